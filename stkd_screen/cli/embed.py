@@ -1,0 +1,130 @@
+"""stkd-screen embed: a library in, a Parquet file out."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from stkd_screen.embed import Summary
+
+
+def embed(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help=".smi, .csv, .tsv, .parquet files, also .gz .bz2 .xz .zst; folders; - for standard input."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Parquet file to write.")],
+    model: Annotated[str, typer.Option(help="Shipped model name or weights folder.")] = "small",
+    level: Annotated[
+        str | None,
+        typer.Option(
+            help="Level of theory: qm9 (homo, lumo, gap) or pcqm (gap only). [default: the model's first]"
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    smiles_column: Annotated[
+        str | None,
+        typer.Option(help="SMILES column of a table, by name or number from 1. [default: found by name]"),
+    ] = None,
+    id_column: Annotated[
+        str | None,
+        typer.Option(help="Id column of a table, by name or number from 1. [default: found by name]"),
+    ] = None,
+    embedding: Annotated[bool, typer.Option(help="Write the embedding column.")] = True,
+    embedding_dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    largest_fragment: Annotated[
+        bool,
+        typer.Option("--largest-fragment", help="Drop all but the largest fragment: counter-ions, solvents."),
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Read at most this many records.")] = None,
+    batch_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most tokens in one forward pass; bounds memory. [default: by device]"),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first bad record instead of writing an error row.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output that is there already.")
+    ] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the summary as one JSON object.")
+    ] = False,
+) -> None:
+    """Embedding, HOMO, LUMO and gap of every molecule of a library, one output row for each record.
+
+    A record that cannot be used keeps its row: nulls, and the reason in the column `error`.
+
+        stkd-screen embed zinc.smi.gz -o out.parquet
+    """
+    from rich.console import Console
+
+    from stkd_screen.cli.display import EmbedDisplay
+    from stkd_screen.embed import embed as run_embed
+    from stkd_screen.encoder import load
+    from stkd_screen.errors import InputError
+    from stkd_screen.output import OutputOptions
+    from stkd_screen.records import RecordReader
+
+    console = Console(stderr=True)
+    encoder = load(model, device, batch_tokens=batch_tokens)
+    options = OutputOptions(level, embedding, embedding_dtype, largest_fragment).checked(encoder.weights)
+    window = min(encoder.window, limit or encoder.window)
+    reader = RecordReader(inputs, smiles_column=smiles_column, id_column=id_column, batch_size=window)
+    with EmbedDisplay(console, reader) as display:
+        summary = run_embed(
+            reader,
+            encoder,
+            output,
+            options,
+            limit=limit,
+            strict=strict,
+            overwrite=overwrite,
+            report=display.update,
+        )
+    if json_output:
+        typer.echo(json.dumps(_as_dict(summary, output)))
+    else:
+        console.print(_summary_table(summary, output))
+    if summary.input_fault:
+        raise InputError(summary.input_fault)
+
+
+def _as_dict(summary: "Summary", output: Path) -> dict[str, object]:
+    return {
+        "output": str(output),
+        "records": summary.records,
+        "good": summary.good,
+        "bad": dict(summary.bad),
+        "warned": summary.warned,
+        "seconds": round(summary.seconds, 3),
+        "molecules_per_second": round(summary.records / summary.seconds, 1),
+        "output_bytes": summary.output_bytes,
+        "input_fault": summary.input_fault,
+    }
+
+
+def _summary_table(summary: "Summary", output: Path) -> "Table":
+    from rich.table import Table
+
+    from stkd_screen.cli.display import duration
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("records", f"{summary.records:,}")
+    table.add_row(
+        "good", f"{summary.good:,}" + (f"  ({summary.warned:,} with a warning)" if summary.warned else "")
+    )
+    for reason, count in summary.bad.most_common():
+        table.add_row("bad", f"{count:,}  {reason}")
+    rate = summary.records / summary.seconds
+    table.add_row("time", f"{duration(summary.seconds)}  ({rate:,.0f} molecules/s)")
+    table.add_row("output", f"{output}  ({summary.output_bytes / 1e6:,.1f} MB)")
+    return table

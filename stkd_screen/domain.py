@@ -1,0 +1,59 @@
+"""When not to trust a figure: what a molecule holds that no label of the level ever covered."""
+
+import numpy as np
+import pyarrow as pa
+
+from stkd_screen.smiles import ELEMENT_SYMBOLS, Molecules
+from stkd_screen.smiles.tokens import MAX_CHARGE, atom_types
+
+
+def warnings_of(
+    molecules: Molecules, labelled_types: np.ndarray, max_heavy_atoms: int, largest_fragment: bool = False
+) -> pa.Array:
+    """One warning a row, or null where there is no reason for one.
+
+    Args:
+        molecules: R packed molecules.
+        labelled_types: sorted codes of the atom types (`atom_types`) of the labelled molecules.
+        max_heavy_atoms: heavy atoms of the largest labelled molecule.
+        largest_fragment: whether all but the largest fragment was dropped.
+
+    Returns:
+        (R,) string array.
+    """
+    counts = np.diff(molecules.atom_offsets)
+    row_of_atom = np.repeat(np.arange(len(counts)), counts)
+    heavy = np.bincount(row_of_atom, (molecules.element & 127) != 1, len(counts)).astype(int)
+    net_charge = np.bincount(row_of_atom, molecules.charge, len(counts)).astype(int)
+    types = atom_types(molecules)
+    unknown_atoms = np.flatnonzero(~np.isin(types, labelled_types))
+    unknown_types: dict[int, set[str]] = {}
+    for atom in unknown_atoms:
+        unknown_types.setdefault(int(row_of_atom[atom]), set()).add(_atom_type_name(int(types[atom])))
+
+    fragments = "only the largest of {} fragments" if largest_fragment else "{} fragments"
+    warnings: list[str | None] = [None] * len(counts)
+    suspect = (heavy > max_heavy_atoms) | (net_charge != 0) | ((molecules.fragments > 1) & (counts > 0))
+    suspect[list(unknown_types)] = True
+    for row in np.flatnonzero(suspect):
+        reasons = []
+        if row in unknown_types:
+            reasons.append("atoms never seen with a label: " + " ".join(sorted(unknown_types[row])))
+        if heavy[row] > max_heavy_atoms:
+            reasons.append(f"more than {max_heavy_atoms} heavy atoms, the most of any labelled molecule")
+        if net_charge[row]:
+            reasons.append(f"net charge {net_charge[row]:+d}")
+        if molecules.fragments[row] > 1:
+            reasons.append(fragments.format(molecules.fragments[row]))
+        warnings[row] = "; ".join(reasons)
+    return pa.array(warnings, pa.string())
+
+
+def _atom_type_name(code: int) -> str:
+    """An atom type as a bracket atom: [nH+]."""
+    element, charge, hydrogens = code & 255, (code >> 8 & 31) - MAX_CHARGE, code >> 13
+    symbol = ELEMENT_SYMBOLS[element & 127]
+    symbol = symbol.lower() if element & 128 else symbol
+    hydrogen_text = "" if not hydrogens else "H" if hydrogens == 1 else f"H{hydrogens}"
+    charge_text = "" if not charge else "+-"[charge < 0] + (str(abs(charge)) if abs(charge) > 1 else "")
+    return f"[{symbol}{hydrogen_text}{charge_text}]"

@@ -1,0 +1,155 @@
+"""The main path: read records, pre-transform, encode, write one row for each."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Full, Queue
+from threading import Event, Thread
+from typing import TypeVar, cast
+
+import numpy as np
+import pyarrow as pa
+
+from stkd_screen.encoder import Encoder
+from stkd_screen.errors import InputError
+from stkd_screen.output import OutputOptions, schema
+from stkd_screen.parquet import ParquetWriter
+from stkd_screen.records import RecordReader, Records
+
+T = TypeVar("T")
+
+
+@dataclass
+class Summary:
+    """What a run did."""
+
+    records: int = 0
+    bad: Counter[str] = field(default_factory=Counter)  # reason without its place -> rows
+    warned: int = 0
+    seconds: float = 0.0
+    output_bytes: int = 0
+    input_fault: str | None = None  # why the input ended early, if it did
+
+    @property
+    def good(self) -> int:
+        return self.records - self.bad.total()
+
+
+def embed(
+    reader: RecordReader,
+    encoder: Encoder,
+    output: Path,
+    options: OutputOptions,
+    *,
+    limit: int | None = None,
+    strict: bool = False,
+    overwrite: bool = False,
+    report: Callable[[Summary], None] = lambda summary: None,
+) -> Summary:
+    """Write one Parquet row for every input record, in input order.
+
+    Args:
+        reader: the input.
+        encoder: the model.
+        output: the Parquet file; it appears when all is written.
+        options: checked against the encoder's weights.
+        limit: most records to read.
+        strict: stop at the first record that cannot be used.
+        overwrite: replace an output that is there already.
+        report: called after each window.
+
+    Raises:
+        InputError: with `strict`, at the first bad record.
+        OutputError: the output cannot be written.
+
+    A damaged input ends the run early but keeps the rows before the fault: they are written, and
+    `input_fault` of the summary says what happened.
+    """
+    summary = Summary()
+    started = time.perf_counter()
+    with ParquetWriter(output, schema(encoder.weights, options), overwrite=overwrite) as writer:
+        for records, table in in_background(_encoded(reader, encoder, options, limit, summary)):
+            if strict:
+                _stop_at_first_bad(records, table)
+            writer.write(table)
+            _count(summary, table)
+            summary.seconds = time.perf_counter() - started
+            report(summary)
+    summary.seconds = time.perf_counter() - started
+    summary.output_bytes = output.stat().st_size
+    return summary
+
+
+def _encoded(
+    reader: RecordReader, encoder: Encoder, options: OutputOptions, limit: int | None, summary: Summary
+) -> Iterator[tuple[Records, pa.Table]]:
+    row = 0
+    try:
+        for records in in_background(reader):
+            if limit is not None:
+                records = records.head(limit - row)
+            if len(records):
+                yield records, encoder.table(records, options, first_row=row)
+            row += len(records)
+            if row == limit:
+                return
+    except InputError as fault:
+        if row == 0:
+            raise
+        summary.input_fault = str(fault)
+
+
+def in_background(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+    """The same items, made by a thread of their own at most `depth` ahead of their use."""
+    ready: Queue[tuple[T | None, BaseException | None]] = Queue(depth)
+    abandoned = Event()
+
+    def put(item: T | None, fault: BaseException | None) -> bool:
+        while not abandoned.is_set():
+            try:
+                ready.put((item, fault), timeout=0.2)
+                return True
+            except Full:
+                pass
+        return False
+
+    def make() -> None:
+        try:
+            for item in items:
+                if not put(item, None):
+                    return
+            put(None, StopIteration())
+        except BaseException as fault:
+            put(None, fault)
+
+    Thread(target=make, daemon=True).start()
+    try:
+        while True:
+            item, fault = ready.get()
+            if isinstance(fault, StopIteration):
+                return
+            if fault is not None:
+                raise fault
+            yield cast(T, item)
+    finally:
+        abandoned.set()
+
+
+def _stop_at_first_bad(records: Records, table: pa.Table) -> None:
+    bad = np.flatnonzero(table["error"].is_valid().to_numpy())
+    if len(bad):
+        i = int(bad[0])
+        smiles = table["smiles"][i].as_py()
+        raise InputError(
+            f"{records.place(i)}: {table['error'][i].as_py()}: {smiles[:80]!r} "
+            "(--strict stops at the first bad record; without it such rows are kept with their reason)"
+        )
+
+
+def _count(summary: Summary, table: pa.Table) -> None:
+    summary.records += len(table)
+    summary.warned += len(table) - table["warning"].null_count
+    for reason in table["error"].drop_null().to_pylist():
+        summary.bad[reason.partition(" at column ")[0]] += 1

@@ -1,0 +1,144 @@
+"""The encoder: packed molecules in, embeddings and predictions out, on whatever device is at hand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import torch
+
+from stkd_screen.batching import equal_length_batches
+from stkd_screen.errors import StkdError
+from stkd_screen.output import OutputOptions, result_table
+from stkd_screen.records import Records
+from stkd_screen.smiles import Molecules, pretransform
+from stkd_screen.smiles.tokens import lay_out, token_counts
+from stkd_screen.weights import DEFAULT_MODEL, Weights, load_weights
+
+# Tokens a forward pass: enough to keep the matrix products busy, small enough for cache or memory.
+BATCH_TOKENS = {"cpu": 8192, "cuda": 262_144}
+# Molecules that are read, sorted by length, encoded and put back in order at a time.
+WINDOW = {"cpu": 2048, "cuda": 131_072}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the student says of R molecules, in input order; rows that hold no molecule are NaN."""
+
+    embedding: np.ndarray  # (R, D) float32
+    prediction: np.ndarray  # (R, targets) float32, in the units of the targets
+
+
+class Encoder:
+    """A loaded student on a device.
+
+    Args:
+        weights: as `load_weights` gives them.
+        device: auto, cpu, cuda or cuda:N; auto takes a CUDA device where one is usable.
+        batch_tokens: most tokens in one forward pass; bounds the memory it takes.
+        compile: use torch.compile; by default on CUDA only (see docs/performance.md).
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        device: str = "auto",
+        *,
+        batch_tokens: int | None = None,
+        compile: bool | None = None,
+    ) -> None:
+        self.weights = weights
+        self.device = choose_device(device)
+        self.batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
+        self.window = WINDOW[self.device.type]
+        self.student = weights.student.to(self.device).eval()
+        # On CUDA the linear algebra is bfloat16; embeddings are stored as float16 anyway.
+        self.half = self.device.type == "cuda"
+        if compile if compile is not None else self.device.type == "cuda":
+            self.student.compile(dynamic=True)
+        self._mean = np.array([target.mean for target in weights.targets], np.float32)
+        self._std = np.array([target.std for target in weights.targets], np.float32)
+
+    @torch.inference_mode()
+    def encode(self, molecules: Molecules) -> Encoded:
+        """Embed and predict. Batch-mates never change a result: batches hold one token count, unpadded."""
+        counts = token_counts(molecules)
+        config = self.student.config
+        embedding = np.full((len(counts), config.width), np.nan, np.float32)
+        prediction = np.full((len(counts), config.targets), np.nan, np.float32)
+        readable = np.flatnonzero(counts)
+        for rows in equal_length_batches(counts, readable, lambda T: max(1, self.batch_tokens // T)):
+            tokens, n_atoms = (torch.from_numpy(a).to(self.device) for a in lay_out(molecules, rows))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                states, standardised = self.student(tokens, n_atoms)
+            embedding[rows] = states.float().cpu().numpy()
+            prediction[rows] = standardised.float().cpu().numpy() * self._std + self._mean
+        return Encoded(embedding, prediction)
+
+    def table(self, records: Records, options: OutputOptions, first_row: int = 0) -> pa.Table:
+        """Pre-transform and encode records: one row each, in order, with the columns of the output."""
+        molecules = pretransform(*smiles_buffers(records.smiles), largest_fragment=options.largest_fragment)
+        encoded = self.encode(molecules)
+        return result_table(
+            records, molecules, encoded.embedding, encoded.prediction, self.weights, options, first_row
+        )
+
+    def embed(self, smiles: Sequence[str] | np.ndarray | pl.Series, **options: object) -> pl.DataFrame:
+        """Embed SMILES held in memory.
+
+        Args:
+            smiles: a list, a NumPy array or a Polars series of R strings; nulls give error rows.
+            options: fields of `OutputOptions`: level, embedding, embedding_dtype, largest_fragment.
+
+        Returns:
+            R rows in input order, with the columns that `stkd-screen embed` writes except `id`.
+        """
+        chosen = OutputOptions(**options).checked(self.weights)  # type: ignore[arg-type]
+        strings = pa.array(pl.Series(smiles, dtype=pl.String).fill_null("").to_arrow(), pa.large_string())
+        tables = []
+        for start in range(0, max(len(strings), 1), self.window):
+            part = pa.concat_arrays([strings[start : start + self.window]])  # a copy with offset 0
+            lines = np.arange(start, start + len(part))
+            records = Records(part, pa.nulls(len(part), pa.large_string()), {}, "<list>", lines, "row")
+            tables.append(self.table(records, chosen, first_row=start))
+        return pl.DataFrame(pl.from_arrow(pa.concat_tables(tables))).drop("id")
+
+
+def load(model: str | Path = DEFAULT_MODEL, device: str = "auto", **options: int | bool | None) -> Encoder:
+    """Load a shipped model by name, or a weights folder by path, ready to embed.
+
+    >>> import stkd_screen
+    >>> encoder = stkd_screen.load("small")
+    >>> encoder.embed(["CCO", "c1ccccc1"])["gap_ev"]
+    """
+    return Encoder(load_weights(model), device, **options)  # type: ignore[arg-type]
+
+
+def choose_device(device: str) -> torch.device:
+    """The torch device for auto, cpu, cuda or cuda:N.
+
+    Raises:
+        StkdError: an unknown name, or a CUDA device that is not usable here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise StkdError(f"unknown device {device!r}; give auto, cpu, cuda or cuda:N") from error
+    if chosen.type not in WINDOW:
+        raise StkdError(f"device {device!r} is not supported; give auto, cpu, cuda or cuda:N")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise StkdError(
+            f"device {device!r}: {torch.cuda.device_count()} usable CUDA devices here; give cpu or auto"
+        )
+    return chosen
+
+
+def smiles_buffers(smiles: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """The bytes (uint8) and the R + 1 offsets (int64) of a large_string array of offset 0, not copied."""
+    _, offsets, data = smiles.buffers()
+    bytes_ = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+    return bytes_, np.frombuffer(offsets, np.int64)[: len(smiles) + 1]

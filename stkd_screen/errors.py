@@ -1,0 +1,21 @@
+"""Errors a user can act on: each message says what is wrong, where, and what mends it."""
+
+
+class StkdError(Exception):
+    """Base of every error this package raises on purpose; the command line prints it and exits 1."""
+
+
+class InputError(StkdError):
+    """A file, a column or a record cannot be read as asked."""
+
+
+class WeightsError(StkdError):
+    """A weights folder is missing, incomplete, altered, or does not fit the request."""
+
+
+class TrainingError(StkdError):
+    """Training cannot start or go on: bad targets, an incompatible checkpoint, a diverged loss."""
+
+
+class OutputError(StkdError):
+    """An output file cannot be written."""

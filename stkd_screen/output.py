@@ -1,0 +1,142 @@
+"""The output: which columns there are, and one row for each input record, whatever is in it."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from stkd_screen import __version__
+from stkd_screen.domain import warnings_of
+from stkd_screen.errors import StkdError
+from stkd_screen.records import Records
+from stkd_screen.smiles import Molecules, describe_error
+from stkd_screen.weights import Target, Weights
+
+EMBEDDING_TYPES = {"float16": (np.float16, pa.float16()), "float32": (np.float32, pa.float32())}
+METADATA_KEY = b"stkd_screen"
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What to write of each molecule."""
+
+    level: str | None = None  # level of theory of the predictions; None: the model's first
+    embedding: bool = True
+    embedding_dtype: str = "float16"
+    largest_fragment: bool = False  # drop counter-ions and solvents before encoding
+
+    def checked(self, weights: Weights) -> "OutputOptions":
+        """The same options with the level filled in.
+
+        Raises:
+            StkdError: a level or data type that the model or the format does not have.
+        """
+        level = self.level or weights.levels[0]
+        if level not in weights.levels:
+            raise StkdError(
+                f"model {weights.name!r} has no level {level!r}; its levels: {', '.join(weights.levels)}"
+            )
+        if self.embedding_dtype not in EMBEDDING_TYPES:
+            raise StkdError(
+                f"embedding type {self.embedding_dtype!r} is not one of {', '.join(EMBEDDING_TYPES)}"
+            )
+        return OutputOptions(level, self.embedding, self.embedding_dtype, self.largest_fragment)
+
+
+def prediction_columns(weights: Weights, level: str) -> dict[str, int | None]:
+    """Column name -> index of the target at this level, None where the level lacks the property."""
+    columns: dict[str, int | None] = {}
+    for k, target in enumerate(weights.targets):
+        if target.level == level or columns.get(column_name(target)) is None:
+            columns[column_name(target)] = k if target.level == level else None
+    return columns
+
+
+def column_name(target: Target) -> str:
+    """homo in eV -> homo_ev; a target without a unit keeps its bare name."""
+    unit = "".join(c if c.isalnum() else "_" for c in target.unit.lower())
+    return target.name if unit in ("", "none") else f"{target.name}_{unit}"
+
+
+def schema(weights: Weights, options: OutputOptions) -> pa.Schema:
+    """Columns and metadata of the output. `options` must have been checked against the weights."""
+    assert options.level is not None
+    fields = [pa.field("row", pa.int64()), pa.field("id", pa.string()), pa.field("smiles", pa.string())]
+    fields += [pa.field(name, pa.float32()) for name in prediction_columns(weights, options.level)]
+    if options.embedding:
+        item = EMBEDDING_TYPES[options.embedding_dtype][1]
+        fields.append(pa.field("embedding", pa.list_(item, weights.student.config.width)))
+    fields += [pa.field("error", pa.string()), pa.field("warning", pa.string())]
+    about = {
+        "program": "stkd-screen",
+        "version": __version__,
+        "model": weights.name,
+        "model_sha256": weights.sha256,
+        "level": options.level,
+        "units": {column_name(target): target.unit for target in weights.targets},
+        "largest_fragment": options.largest_fragment,
+    }
+    return pa.schema(fields, metadata={METADATA_KEY: json.dumps(about)})
+
+
+def result_table(
+    records: Records,
+    molecules: Molecules,
+    embedding: np.ndarray,
+    prediction: np.ndarray,
+    weights: Weights,
+    options: OutputOptions,
+    first_row: int = 0,
+) -> pa.Table:
+    """One output row for each record.
+
+    Args:
+        records: R input records.
+        molecules: their R pre-transformed molecules.
+        embedding: (R, D) float32, NaN where a row holds no molecule.
+        prediction: (R, targets) float32 in the units of the targets, NaN likewise.
+        weights: what they were computed with.
+        options: checked against the weights.
+        first_row: number of the first record in the whole input.
+    """
+    assert options.level is not None
+    errors = row_errors(records, molecules, prediction)
+    failed = np.array([error is not None for error in errors], bool)
+    columns: dict[str, pa.Array] = {
+        "row": pa.array(np.arange(first_row, first_row + len(records))),
+        "id": records.id,
+        "smiles": records.smiles,
+    }
+    for name, k in prediction_columns(weights, options.level).items():
+        missing = failed if k is not None else np.ones(len(records), bool)
+        columns[name] = pa.array(prediction[:, k or 0], pa.float32(), mask=missing)
+    if options.embedding:
+        numpy_type, arrow_type = EMBEDDING_TYPES[options.embedding_dtype]
+        values = np.where(failed[:, None], 0, embedding).astype(numpy_type)
+        columns["embedding"] = pa.FixedSizeListArray.from_arrays(
+            pa.array(values.reshape(-1), arrow_type), embedding.shape[1], mask=pa.array(failed)
+        )
+    columns["error"] = pa.array(errors, pa.string())
+    columns["warning"] = warnings_of(
+        molecules,
+        weights.atom_types[options.level],
+        weights.max_heavy_atoms[options.level],
+        options.largest_fragment,
+    )
+    wanted = schema(weights, options)
+    return pa.table([columns[field.name].cast(field.type) for field in wanted], schema=wanted)
+
+
+def row_errors(records: Records, molecules: Molecules, prediction: np.ndarray) -> list[str | None]:
+    """Why each record has no result, None where it has one."""
+    errors: list[str | None] = [None] * len(records)
+    for i in np.flatnonzero(molecules.error):
+        errors[i] = describe_error(
+            molecules.error[i], molecules.error_column[i], records.smiles[int(i)].as_py()
+        )
+    for i in np.flatnonzero((molecules.error == 0) & ~np.isfinite(prediction).all(axis=1)):
+        errors[i] = "the model gave a value that is not finite"
+    for i, reason in records.errors.items():
+        errors[i] = reason
+    return errors

@@ -1,0 +1,68 @@
+"""Which columns of a table hold the SMILES and the id."""
+
+from collections.abc import Sequence
+
+from stkd_screen.errors import InputError
+
+SMILES_NAMES = ("smiles", "smile", "canonical_smiles", "isomeric_smiles", "smi", "structure")
+ID_NAMES = (
+    "id",
+    "zinc_id",
+    "chembl_id",
+    "molecule_chembl_id",
+    "compound_id",
+    "molecule_id",
+    "mol_id",
+    "cid",
+    "gdb_index",
+    "idx",
+    "idnumber",
+    "catalog_id",
+    "name",
+    "title",
+)
+Column = str | int | None  # as asked for: a name, a 1-based number, or None for the usual names
+
+
+def pick_columns(names: Sequence[str], smiles: Column, id: Column, source: str) -> tuple[int, int | None]:
+    """Indices of the SMILES column and of the id column (None: no id).
+
+    Raises:
+        InputError: there is no such column.
+    """
+    lower = [name.strip().lower() for name in names]
+    if id is None:
+        id_index = next((i for i, name in enumerate(lower) if name in ID_NAMES), None)
+    else:
+        id_index = _asked_for(names, id, source, "--id-column")
+    if smiles is not None:
+        return _asked_for(names, smiles, source, "--smiles-column"), id_index
+    usual = [i for i, name in enumerate(lower) if name in SMILES_NAMES]
+    usual += [i for i, name in enumerate(lower) if "smiles" in name]
+    if not usual:
+        raise InputError(f"{source}: no SMILES column among {_listed(names)}; name it with --smiles-column")
+    return usual[0], id_index
+
+
+def looks_like_header(row: Sequence[str]) -> bool:
+    """Whether any field of a first row is a usual column name, so that the row names columns."""
+    fields = [field.strip().lower() for field in row]
+    return any(field in SMILES_NAMES or field in ID_NAMES or "smiles" in field for field in fields)
+
+
+def _asked_for(names: Sequence[str], column: str | int, source: str, option: str) -> int:
+    if isinstance(column, int):
+        if 1 <= column <= len(names):
+            return column - 1
+        raise InputError(f"{source}: no column {column}, there are {len(names)}; choose one with {option}")
+    if column in names:
+        return names.index(column)
+    same = [i for i, name in enumerate(names) if name.strip().lower() == column.strip().lower()]
+    if not same:
+        raise InputError(f"{source}: no column {column!r} among {_listed(names)}; choose one with {option}")
+    return same[0]
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:20])
+    return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -1,0 +1,143 @@
+"""The .smi format: a SMILES, white space, the rest of the line as id. Split a block at a time by numpy."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from stkd_screen.errors import InputError
+from stkd_screen.records.batch import Records, id_text, smiles_text
+from stkd_screen.records.streams import Damaged, TextStream, damaged
+
+HEADERS = {b"smiles", b"smile", b"canonical_smiles", b"isomeric_smiles", b"smi", b"structure"}
+_BLOCK = 4 << 20  # bytes: about 80,000 records, so little is split anew for the batch that spans two blocks
+_NEWLINE, _HASH, _BAR = b"\n#|"
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Where the records of a block of N lines stand. Positions are bytes from the start of the block."""
+
+    line: np.ndarray  # (R,) index of the line among the block's lines
+    start: np.ndarray  # (R,) SMILES
+    end: np.ndarray  # (R,)
+    id_start: np.ndarray  # (R,) id; equal to id_end where there is none
+    id_end: np.ndarray  # (R,)
+    line_start: np.ndarray  # (N + 1,) first byte of each line; the last one is the incomplete line's
+
+    def __len__(self) -> int:
+        return len(self.line)
+
+    def __getitem__(self, rows: slice) -> "Spans":
+        return Spans(
+            self.line[rows],
+            self.start[rows],
+            self.end[rows],
+            self.id_start[rows],
+            self.id_end[rows],
+            self.line_start,
+        )
+
+
+def read_smi(stream: TextStream, source: str, batch_size: int) -> Iterator[Records]:
+    """Batches of `batch_size` records, the last one shorter.
+
+    Raises:
+        InputError: the file is damaged; the records on whole lines before the fault come first.
+    """
+    text, lines_before = b"", 0  # not handed out yet, and the lines before it
+    first_block = first_record = True
+    torn = False  # the block before ended in CR: a LF at the start of this one belongs to it
+    fault: Damaged | None = None
+    ended = False
+    while not ended:
+        try:
+            block = stream.read(max(_BLOCK, len(text)))  # doubling keeps a very long line linear
+        except Damaged as damage:
+            fault, block = damage, b""
+        ended = not block
+        if first_block:
+            first_block, block = False, _without_bom(block, source)
+        if torn:
+            block = block.removeprefix(b"\n")
+        torn = block.endswith(b"\r")
+        text += _unix_newlines(block)
+        if ended and not fault and text:
+            text += b"\n"  # after a fault the last line is cut off: half a molecule is no record
+
+        spans = find_records(text)
+        if first_record and len(spans):
+            first_record = False
+            if text[spans.start[0] : spans.end[0]].lower() in HEADERS:
+                spans = spans[1:]
+        rows = len(spans) if ended else len(spans) - len(spans) % batch_size
+        for row in range(0, rows, batch_size):
+            yield _records(text, spans[row : min(row + batch_size, rows)], source, lines_before)
+
+        lines_done = spans.line[rows] if rows < len(spans) else len(spans.line_start) - 1
+        text = text[spans.line_start[lines_done] :]
+        lines_before += int(lines_done)
+    if fault:
+        raise damaged(source, lines_before, fault) from fault
+
+
+def find_records(text: bytes) -> Spans:
+    """Find the records on the whole lines of a block whose line ends are all LF."""
+    data = np.frombuffer(text, np.uint8)[: text.rfind(b"\n") + 1]
+    space = data == 32
+    space |= data - np.uint8(9) < 5  # \t \n \v \f \r; smaller bytes wrap round to large numbers
+    stop = np.flatnonzero(space)  # (S,) the one pass over all bytes that costs; the rest looks at these only
+
+    # Words: the runs between stops. Lines end in a stop, so a word starts and ends within its line.
+    before = np.concatenate([[-1], stop])[:-1]  # (S,) the stop before each
+    ends_word = stop - before > 1
+    word_start, word_end = before[ends_word] + 1, stop[ends_word]  # (W,) each
+    newline = np.flatnonzero(data[stop] == _NEWLINE)  # (N,) among the stops
+    line_start = np.concatenate([[0], stop[newline] + 1])  # (N + 1,)
+    first_word = np.concatenate([[0], np.cumsum(ends_word)[newline]])  # (N + 1,) index of a line's first word
+    words = np.diff(first_word)  # (N,)
+
+    line = np.flatnonzero(words)
+    line = line[data[word_start[first_word[line]]] != _HASH]
+    first, last = first_word[line], first_word[line + 1] - 1
+    second = np.minimum(first + 1, last)
+    id_start = np.where(last > first, word_start[second], word_end[first])
+    spans = Spans(line, word_start[first], word_end[first], id_start, word_end[last], line_start)
+    has_tail = (last > first) & (data[word_start[second]] == _BAR)
+    return _skip_cxsmiles(data, spans, has_tail, word_start) if has_tail.any() else spans
+
+
+def _skip_cxsmiles(data: np.ndarray, spans: Spans, has_tail: np.ndarray, word_start: np.ndarray) -> Spans:
+    """Let ids start after the `|...|` of extended SMILES; a `|` that is never closed belongs to the id."""
+    bars = np.append(np.flatnonzero(data == _BAR), len(data))
+    closing = bars[np.searchsorted(bars, spans.id_start[has_tail], side="right")]
+    tail_end = np.where(closing < spans.id_end[has_tail], closing + 1, spans.id_start[has_tail])
+    next_word = np.append(word_start, len(data))[np.searchsorted(word_start, tail_end)]
+    space_follows = data[tail_end] <= 32  # in range: a line end follows at the least
+    id_start = spans.id_start.copy()
+    id_start[has_tail] = np.minimum(np.where(space_follows, next_word, tail_end), spans.id_end[has_tail])
+    return Spans(spans.line, spans.start, spans.end, id_start, spans.id_end, spans.line_start)
+
+
+def _records(text: bytes, spans: Spans, source: str, lines_before: int) -> Records:
+    # The block itself is the data of an Arrow array whose elements are SMILES, gap, id, gap, and so on.
+    # Taking every fourth one copies SMILES (or ids) together without a Python object for any of them.
+    offsets = np.stack([spans.start, spans.end, spans.id_start, spans.id_end], axis=1)  # (R, 4) int64
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text)]
+    pieces = pa.Array.from_buffers(pa.large_binary(), offsets.size - 1, buffers)
+    index = np.arange(0, offsets.size, 4)
+    smiles, errors = smiles_text(pieces.take(pa.array(index)))
+    missing = spans.id_start == spans.id_end
+    ids = id_text(pieces.take(pa.array(index + 2, mask=missing if missing.any() else None)))
+    return Records(smiles, ids, errors, source, lines_before + spans.line + 1)
+
+
+def _without_bom(start: bytes, source: str) -> bytes:
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise InputError(f"{source}: UTF-16 text; save it as UTF-8")
+    return start.removeprefix(b"\xef\xbb\xbf")
+
+
+def _unix_newlines(block: bytes) -> bytes:
+    return block.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in block else block

@@ -1,0 +1,142 @@
+"""From packed molecules to token sequences ([V], n atom tokens, m bond tokens) (ST-KD, eq. 4-7).
+
+A token is a bag of at most four vocabulary entries whose embeddings are summed, so one table and one
+gather serve them all:
+
+    [V]    virtual
+    atom   element, charge, hydrogens, position of the atom              (eq. 5)
+    bond   bond type, position of its first atom, of its second atom     (eq. 6)
+
+The factored atom means that any legal atom has a token: there is no [UNK].
+"""
+
+import numpy as np
+from numba import njit
+
+from stkd_screen.smiles.molecules import Molecules
+
+MAX_ATOMS = 256
+MAX_CHARGE = 15
+MAX_HYDROGENS = 15
+
+# The one vocabulary, entry 0 being "nothing". Its layout is frozen in every weights file: a change
+# needs a new VOCABULARY_VERSION.
+VOCABULARY_VERSION = 1
+NOTHING = 0
+VIRTUAL = 1
+ELEMENT = 2  # + atomic number, + 128 where aromatic
+CHARGE = ELEMENT + 256  # + charge + MAX_CHARGE
+HYDROGENS = CHARGE + 2 * MAX_CHARGE + 1  # + number of hydrogens
+BOND = HYDROGENS + MAX_HYDROGENS + 1  # + bond type
+POSITION = BOND + 8  # + position of the atom
+VOCABULARY_SIZE = POSITION + MAX_ATOMS
+ENTRIES_PER_TOKEN = 4
+
+
+def token_counts(molecules: Molecules) -> np.ndarray:
+    """Number of tokens of each row, 1 + n + m; 0 for a row that holds no molecule. (R,) int64."""
+    atoms = np.diff(molecules.atom_offsets)
+    return np.where(atoms > 0, 1 + atoms + np.diff(molecules.bond_offsets), 0)
+
+
+def lay_out(
+    molecules: Molecules, rows: np.ndarray, positions: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Token batch of rows that all have the same token count T.
+
+    Args:
+        molecules: packed molecules, N atoms in all.
+        rows: (B,) the rows to lay out.
+        positions: (N,) position of each atom in its molecule; by default the order of writing.
+
+    Returns:
+        tokens (B, T, 4) int16 vocabulary entries, and n_atoms (B,) int32.
+    """
+    n_tokens = int(token_counts_of(molecules.atom_offsets, molecules.bond_offsets, rows[:1])[0])
+    tokens = np.zeros((len(rows), n_tokens, ENTRIES_PER_TOKEN), np.int16)
+    n_atoms = np.empty(len(rows), np.int32)
+    if positions is None:
+        positions = np.empty(0, np.int16)
+    _fill(
+        molecules.atom_offsets,
+        molecules.bond_offsets,
+        molecules.element,
+        molecules.charge,
+        molecules.hydrogens,
+        molecules.bond_atoms,
+        molecules.bond_type,
+        positions,
+        rows,
+        tokens,
+        n_atoms,
+    )
+    return tokens, n_atoms
+
+
+def token_counts_of(atom_offsets: np.ndarray, bond_offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return 1 + atom_offsets[rows + 1] - atom_offsets[rows] + bond_offsets[rows + 1] - bond_offsets[rows]
+
+
+@njit(nogil=True, cache=True)
+def _fill(
+    atom_offsets, bond_offsets, element, charge, hydrogens, bond_atoms, bond_type, positions, rows,
+    tokens, n_atoms,
+):  # fmt: skip
+    for b in range(len(rows)):
+        row = rows[b]
+        first_atom, last_atom = atom_offsets[row], atom_offsets[row + 1]
+        n = last_atom - first_atom
+        n_atoms[b] = n
+        tokens[b, 0, 0] = VIRTUAL
+        for i in range(n):
+            a = first_atom + i
+            position = positions[a] if len(positions) else i
+            token = tokens[b, 1 + i]
+            token[0] = ELEMENT + element[a]
+            token[1] = CHARGE + MAX_CHARGE + charge[a]
+            token[2] = HYDROGENS + min(hydrogens[a], MAX_HYDROGENS)
+            token[3] = POSITION + position
+        for j in range(bond_offsets[row + 1] - bond_offsets[row]):
+            bond = bond_offsets[row] + j
+            u, v = bond_atoms[bond, 0], bond_atoms[bond, 1]
+            token = tokens[b, 1 + n + j]
+            token[0] = BOND + bond_type[bond]
+            token[1] = POSITION + (positions[first_atom + u] if len(positions) else u)
+            token[2] = POSITION + (positions[first_atom + v] if len(positions) else v)
+
+
+@njit(nogil=True, cache=True)
+def random_positions(atom_offsets, share, spread_share, seed):
+    """Positions that stand for other orders of writing the same atoms. (N,) int16.
+
+    A share of the molecules gets its atoms in random order; the others keep theirs. In a `spread_share`
+    of the molecules the positions are a random increasing subset of the whole table, so that rows beyond
+    the longest training molecule are trained too. The sequence itself need not be permuted: attention
+    does not see the order of tokens, only the positions they carry.
+    """
+    np.random.seed(seed)
+    positions = np.empty(atom_offsets[-1], np.int16)
+    for row in range(len(atom_offsets) - 1):
+        first, last = atom_offsets[row], atom_offsets[row + 1]
+        n = last - first
+        spread = np.random.random() < spread_share
+        table_row = 0
+        for i in range(n):
+            if spread:
+                # Selection sampling (Knuth, TAOCP 3.4.2 S): each increasing subset is equally likely.
+                while np.random.random() * (MAX_ATOMS - table_row) >= n - i:
+                    table_row += 1
+            positions[first + i] = table_row
+            table_row += 1
+        if np.random.random() < share:
+            np.random.shuffle(positions[first:last])
+    return positions
+
+
+def atom_types(molecules: Molecules) -> np.ndarray:
+    """One integer an atom for its (element and aromaticity, charge, hydrogens). (N,) int32."""
+    return (
+        molecules.element.astype(np.int32)
+        | (molecules.charge.astype(np.int32) + MAX_CHARGE) << 8
+        | np.minimum(molecules.hydrogens, MAX_HYDROGENS).astype(np.int32) << 13
+    )

@@ -1,0 +1,189 @@
+"""The student: a SMILES Transformer that needs no molecular graph (ST-KD, section 3.3).
+
+Standard Transformer layers followed by biased ones, over tokens ([V], n atoms, m bonds). Molecules of one
+batch all have the same number of tokens T, so there is no padding and no padding mask; how many of the T
+tokens are atoms differs from molecule to molecule.
+
+Shapes: B molecules, T tokens, D width, H heads, K = D / H key width.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stkd_screen.smiles.tokens import ENTRIES_PER_TOKEN, NOTHING, VOCABULARY_SIZE
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """Size of a student; saved beside its weights."""
+
+    width: int  # D, also the width of the embedding of a molecule
+    heads: int
+    feed_forward: int
+    standard_layers: int = 3
+    biased_layers: int = 3
+    dropout: float = 0.0
+    targets: int = 3  # predicted numbers a molecule
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+
+    def to_dict(self) -> dict[str, int | float]:
+        return asdict(self)
+
+
+PRESETS = {
+    # Table 6 of the paper.
+    "paper": StudentConfig(width=512, heads=16, feed_forward=2048, dropout=0.1),
+    # For CPUs: 1.4M parameters; without dropout, which only slows a student that still underfits.
+    "small": StudentConfig(width=128, heads=4, feed_forward=512),
+    # For tests and first tries: seconds to train, no use for chemistry.
+    "tiny": StudentConfig(width=32, heads=2, feed_forward=64, standard_layers=1, biased_layers=1),
+}
+
+
+class Attention(nn.Module):
+    """Multi-head attention, standard (eq. 1-3) or biased (eq. 9-13).
+
+    The bias mask of eq. 13 is an outer product, (row is an atom) x (column is an atom or [V]), so the
+    biased form is plain attention with keys twice as wide:
+
+        softmax(Q K^T / sqrt(K) + M * (Qb Kb^T)) V = softmax(Q' K'^T / sqrt(K)) V
+        Q' = [Q, sqrt(K) * Qb * row],  K' = [K, Kb * column]
+
+    and no T x T bias is ever stored. All projections of the input are one matrix product.
+    """
+
+    def __init__(self, config: StudentConfig, biased: bool) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.biased = biased
+        self.dropout = config.dropout
+        # Rows: Q, K, V and, where biased, Qb, Kb.
+        self.project = nn.Linear(config.width, (5 if biased else 3) * config.width, bias=False)
+        self.out = nn.Linear(config.width, config.width, bias=False)
+
+    def forward(self, x: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        B, T, D = x.shape
+        projected = self.project(x).view(B, T, -1, self.heads, D // self.heads)
+        q, k, v, *bias = projected.permute(2, 0, 3, 1, 4)  # each (B, H, T, K)
+        scale = 1.0 / math.sqrt(q.shape[-1])
+        if self.biased:
+            q_bias, k_bias = bias
+            q = torch.cat([q, q_bias * (row / scale)], dim=-1)  # (B, H, T, 2K)
+            k = torch.cat([k, k_bias * column], dim=-1)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, scale=scale, dropout_p=dropout)
+        return self.out(mixed.transpose(1, 2).reshape(B, T, D))
+
+    def virtual(self, x: Tensor) -> Tensor:
+        """The first row of `forward`, for [V] alone: (B, T, D) -> (B, 1, D).
+
+        Its row of the bias mask is zero, so no bias enters.
+        """
+        B, T, D = x.shape
+        q = F.linear(x[:, :1], self.project.weight[:D]).view(B, 1, self.heads, -1).transpose(1, 2)
+        k, v = (
+            F.linear(x, self.project.weight[D : 3 * D]).view(B, T, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        )
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        return self.out(mixed.transpose(1, 2).reshape(B, 1, D))
+
+    def bias(self, x: Tensor) -> Tensor:
+        """The attention bias B of eq. 9, unmasked, for distillation: (B, T, D) -> (B, H, T, T)."""
+        B, T, D = x.shape
+        q_weight, k_weight = self.project.weight[3 * D :].chunk(2)
+        q_bias, k_bias = (
+            F.linear(x, weight).view(B, T, self.heads, -1).transpose(1, 2) for weight in (q_weight, k_weight)
+        )
+        return q_bias @ k_bias.transpose(-1, -2)
+
+
+class Layer(nn.Module):
+    """Pre-norm Transformer layer: (B, T, D) -> (B, T, D)."""
+
+    def __init__(self, config: StudentConfig, biased: bool) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.width)
+        self.attention = Attention(config, biased)
+        self.feed_forward_norm = nn.LayerNorm(config.width)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(config.width, config.feed_forward),
+            nn.GELU(),
+            nn.Linear(config.feed_forward, config.width),
+        )
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), row, column))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+    def virtual(self, x: Tensor) -> Tensor:
+        """What `forward` gives for [V], at a fraction of the cost: (B, T, D) -> (B, 1, D)."""
+        virtual = x[:, :1] + self.dropout(self.attention.virtual(self.attention_norm(x)))
+        return virtual + self.dropout(self.feed_forward(self.feed_forward_norm(virtual)))
+
+
+class Student(nn.Module):
+    """Tokens of a batch of molecules in, embeddings and standardised predictions out."""
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.table = nn.Parameter(torch.empty(VOCABULARY_SIZE, config.width))
+        biased = [False] * config.standard_layers + [True] * config.biased_layers
+        self.layers = nn.ModuleList(Layer(config, b) for b in biased)
+        self.norm = nn.LayerNorm(config.width)
+        self.readout = nn.Sequential(
+            nn.Linear(config.width, config.width), nn.GELU(), nn.Linear(config.width, config.targets)
+        )
+        self._initialise()
+
+    def _initialise(self) -> None:
+        nn.init.normal_(self.table, std=0.5)  # four of them are summed: about unit variance a token
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.ndim == 2 and name != "table":
+                nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+        # The residual stream grows with depth; each branch starts small.
+        for layer in self.layers:
+            for branch_end in (layer.attention.out, layer.feed_forward[2]):
+                branch_end.weight.data.mul_(1.0 / math.sqrt(2 * len(self.layers)))
+        with torch.no_grad():
+            self.table[NOTHING] = 0.0
+
+    def forward(self, tokens: Tensor, n_atoms: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed and predict.
+
+        Args:
+            tokens: (B, T, 4) integer vocabulary entries of each token, as `lay_out` gives them.
+            n_atoms: (B,) number of atoms of each molecule; its tokens are [V], then these, then bonds.
+
+        Returns:
+            embedding (B, D), the final state of [V], and prediction (B, targets), standardised.
+        """
+        B, T, _ = tokens.shape
+        row, column = bias_mask_factors(n_atoms, T, self.table.dtype)
+        x = F.embedding_bag(
+            tokens.view(B * T, ENTRIES_PER_TOKEN).int(), self.table, mode="sum", padding_idx=NOTHING
+        ).view(B, T, -1)
+        for layer in self.layers[:-1]:
+            x = layer(x, row, column)
+        # Only [V] is read, so the last layer computes nothing else.
+        embedding = self.norm(self.layers[-1].virtual(x)[:, 0])
+        return embedding, self.readout(embedding)
+
+
+def bias_mask_factors(n_atoms: Tensor, T: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The two factors of the bias mask of eq. 13, M = row x column^T, each (B, 1, T, 1)."""
+    token = torch.arange(T, device=n_atoms.device)
+    column = token <= n_atoms[:, None]
+    row = column & (token > 0)
+    return row.to(dtype)[:, None, :, None], column.to(dtype)[:, None, :, None]

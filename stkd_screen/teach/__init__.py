@@ -1,0 +1,1 @@
+"""Everything that trains: tables of labelled molecules, the training loop, evaluation."""

@@ -1,0 +1,50 @@
+"""A tiny student, really trained once a session, and a table to train it on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from stkd_screen.teach.tables import TargetColumn, read_labelled
+from stkd_screen.teach.train import TrainConfig, train
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+TARGETS = ["toy.weight=heavy:eV", "toy.polar=hetero:eV", "other.rings=rings:none"]
+
+
+def toy_table() -> pl.DataFrame:
+    """A few hundred chains and rings with properties that can be counted from the SMILES."""
+    chains = [f"{a}{'C' * k}{b}" for k in range(1, 9) for a in ("C", "N", "O", "F") for b in ("C", "O", "C=O")]
+    rings = [f"C1{'C' * k}C1{b}" for k in range(1, 8) for b in ("C", "N", "O", "CO", "CN", "CC")]
+    smiles = chains + rings
+    heavy = [sum(c.isalpha() for c in s) for s in smiles]
+    hetero = [sum(c in "NOF" for c in s) for s in smiles]
+    is_ring = [float("1" in s) for s in smiles]
+    frame = pl.DataFrame({"smiles": smiles, "heavy": heavy, "hetero": hetero, "rings": is_ring})
+    # The last target is missing for every third molecule, as in tables of different origin.
+    missing = pl.int_range(pl.len()) % 3 == 0
+    return frame.with_columns(pl.when(missing).then(None).otherwise(pl.col("rings")).alias("rings"))
+
+
+@dataclass(frozen=True)
+class Toy:
+    table: Path
+    weights: Path
+    columns: list[TargetColumn]
+
+
+TOY_TRAINING = TrainConfig(
+    preset="tiny", epochs=25, batch_size=32, learning_rate=3e-3, warmup_steps=10, ema=0.9, seed=1
+)
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory) -> Toy:
+    folder = tmp_path_factory.mktemp("toy")
+    table = folder / "toy.csv"
+    toy_table().write_csv(table)
+    columns = [TargetColumn.parse(text) for text in TARGETS]
+    train(read_labelled([table], columns), columns, TOY_TRAINING, folder / "weights")
+    return Toy(table, folder / "weights", columns)

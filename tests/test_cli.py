@@ -1,0 +1,88 @@
+"""The commands as a user runs them: in a process of their own."""
+
+import json
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+
+from stkd_screen import __version__
+
+
+def stkd_screen(*arguments, text=None):
+    return subprocess.run(
+        [sys.executable, "-m", "stkd_screen", *map(str, arguments)],
+        input=text,
+        capture_output=True,
+        text=True,
+        env={**__import__("os").environ, "COLUMNS": "200"},
+    )
+
+
+def test_version():
+    assert stkd_screen("--version").stdout == f"stkd-screen {__version__}\n"
+
+
+def test_embed_prints_a_summary_and_exits_0_with_bad_rows(toy, tmp_path):
+    (tmp_path / "in.smi").write_text("CCO ethanol\nC1CC ring\nC(C)(C)(C)(C)C five\n")
+    result = stkd_screen("embed", tmp_path / "in.smi", "-o", tmp_path / "out.parquet", "--model", toy.weights)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""
+    for text in ("records", "unclosed ring bond 1", "too many bonds", "out.parquet", "molecules/s"):
+        assert text in result.stderr
+    assert pl.read_parquet(tmp_path / "out.parquet")["id"].to_list() == ["ethanol", "ring", "five"]
+
+
+def test_embed_reads_standard_input_and_prints_json(toy, tmp_path):
+    result = stkd_screen(
+        "embed", "-", "-o", tmp_path / "o.parquet", "--model", toy.weights, "--json", text="CCO a\nC1C b\n"
+    )
+    summary = json.loads(result.stdout)
+    assert (summary["records"], summary["good"], summary["bad"]) == (2, 1, {"unclosed ring bond 1": 1})
+    assert result.stderr == ""
+
+
+def test_strict_names_file_line_and_column(toy, tmp_path):
+    (tmp_path / "in.smi").write_text("CCO a\n\nC1CC b\n")
+    result = stkd_screen(
+        "embed", tmp_path / "in.smi", "-o", tmp_path / "o.parquet", "--model", toy.weights, "--strict"
+    )
+    assert result.returncode == 1
+    assert "in.smi line 3: unclosed ring bond 1 at column 2" in result.stderr
+    assert "Traceback" not in result.stderr and not (tmp_path / "o.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.smi"], "nothing.smi"),
+        (["in.smi", "--model", "no-such"], "no weights at 'no-such'"),
+        (["in.smi", "--level", "b3lyp"], "no level 'b3lyp'"),
+        (["in.smi", "--device", "abacus"], "unknown device 'abacus'"),
+        (["in.csv"], "--smiles-column"),
+    ],
+)
+def test_wrong_turns_are_errors_without_a_traceback(toy, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.smi").write_text("CCO\n")
+    (tmp_path / "in.csv").write_text("a,b\n1,2\n")
+    if "--model" not in arguments:
+        arguments = [*arguments, "--model", toy.weights]
+    result = stkd_screen("embed", *arguments, "-o", "out.parquet")
+    assert result.returncode == 1 and result.stderr.startswith("error: ")
+    assert message in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_train_then_evaluate(toy, tmp_path):
+    target = ["--target", "toy.weight=heavy:eV"]
+    options = ["--preset", "tiny", "--epochs", "2", "--batch-size", "32"]
+    trained = stkd_screen("train", toy.table, "-o", tmp_path / "w", *target, *options)
+    assert trained.returncode == 0, trained.stderr
+    assert "valid MAE toy.weight" in trained.stderr and "molecules/s" in trained.stderr
+    measured = stkd_screen("evaluate", tmp_path / "w", toy.table, *target, "--json")
+    metrics = json.loads(measured.stdout)
+    assert set(metrics) == {"train", "valid", "test"} and metrics["test"]["toy.weight"]["n"] > 5
+    table = stkd_screen("evaluate", tmp_path / "w", toy.table, *target, "--split", "test")
+    assert "MAE" in table.stdout and "toy.weight" in table.stdout

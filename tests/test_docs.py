@@ -1,0 +1,44 @@
+"""The docs and the program say the same."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from stkd_screen.cli import app
+
+DOCS = Path(__file__).parents[1] / "docs"
+GROUP = typer.main.get_command(app)
+COMMANDS = sorted(GROUP.commands)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_page_with_every_option(command):
+    page = (DOCS / f"{command}.md").read_text(encoding="utf-8")
+    for parameter in GROUP.commands[command].params:
+        for option in parameter.opts + parameter.secondary_opts:
+            if option.startswith("--"):
+                assert re.search(rf"{re.escape(option)}(?![a-z-])", page), f"{option} is not in {command}.md"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_page_names_an_option_that_does_not_exist(command):
+    page = (DOCS / f"{command}.md").read_text(encoding="utf-8")
+    known = {
+        option for other in GROUP.commands.values() for p in other.params for option in p.opts + p.secondary_opts
+    }
+    for option in set(re.findall(r"--[a-z][a-z-]*", page)):
+        assert option in known, f"{command}.md names {option}"
+
+
+def test_the_readme_names_every_command():
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    for command in COMMANDS:
+        assert f"stkd-screen {command}" in readme
+
+
+def test_links_between_pages_work():
+    for page in [DOCS.parent / "README.md", *DOCS.glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

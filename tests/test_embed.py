@@ -1,0 +1,200 @@
+"""The main path: one row for each record, in order, the same in any company."""
+
+import json
+
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stkd_screen import load
+from stkd_screen.embed import embed, in_background
+from stkd_screen.errors import InputError, OutputError, StkdError
+from stkd_screen.output import METADATA_KEY, OutputOptions
+from stkd_screen.parquet import ParquetWriter
+from stkd_screen.records import RecordReader
+
+MOLECULES = ["CCO", "c1ccccc1", "CC(=O)O", "C1CC", "CCN", "", "OCC(O)CO", "CC(C)(C)(C)C", "N", "[Na+].[Cl-]"]
+
+
+@pytest.fixture(scope="module")
+def encoder(toy):
+    return load(toy.weights, device="cpu")
+
+
+def run(encoder, path, output, **options):
+    limits = {key: options.pop(key) for key in ("limit", "strict", "overwrite") if key in options}
+    chosen = OutputOptions(**options).checked(encoder.weights)
+    return embed(RecordReader([path], batch_size=3), encoder, output, chosen, **limits)
+
+
+@pytest.fixture
+def library(tmp_path):
+    path = tmp_path / "library.smi"
+    path.write_text("".join(f"{smiles or '  '}\tm{i}\n" for i, smiles in enumerate(MOLECULES) if smiles))
+    return path
+
+
+def test_one_row_for_each_record_in_order(encoder, library, tmp_path):
+    summary = run(encoder, library, tmp_path / "out.parquet")
+    frame = pl.read_parquet(tmp_path / "out.parquet")
+    written = [smiles for smiles in MOLECULES if smiles]
+    assert frame["smiles"].to_list() == written
+    assert frame["row"].to_list() == list(range(len(written)))
+    assert frame["id"].to_list() == [f"m{i}" for i, smiles in enumerate(MOLECULES) if smiles]
+    assert frame.columns == [
+        "row", "id", "smiles", "weight_ev", "polar_ev", "rings", "embedding", "error", "warning",
+    ]  # fmt: skip
+    assert summary.records == len(written) and summary.bad.total() == 2
+
+
+def test_bad_records_have_a_reason_and_nulls(encoder, library, tmp_path):
+    run(encoder, library, tmp_path / "out.parquet")
+    bad = pl.read_parquet(tmp_path / "out.parquet").filter(pl.col("error").is_not_null())
+    assert bad["smiles"].to_list() == ["C1CC", "CC(C)(C)(C)C"]
+    assert bad["error"][0] == "unclosed ring bond 1 at column 2"
+    for column in ("weight_ev", "polar_ev", "embedding", "warning"):
+        assert bad[column].null_count() == 2
+
+
+def test_values_do_not_depend_on_batch_or_order(encoder, toy):
+    smiles = [f"{'C' * k}{end}" for k in range(1, 40) for end in ("O", "N", "C(=O)O", "c1ccccc1")]
+    alone = np.array([encoder.embed([s])["weight_ev"][0] for s in smiles])
+    together = encoder.embed(smiles)["weight_ev"].to_numpy()
+    order = np.random.default_rng(0).permutation(len(smiles))
+    shuffled = encoder.embed([smiles[i] for i in order])["weight_ev"].to_numpy()
+    np.testing.assert_allclose(together, alone, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(shuffled, together[order], atol=1e-4, rtol=0)
+    small_batches = load(toy.weights, device="cpu", batch_tokens=64)
+    np.testing.assert_allclose(small_batches.embed(smiles)["weight_ev"], together, atol=1e-4, rtol=0)
+
+
+def test_mirror_images_and_isotopes_get_the_same_answer(encoder):
+    frame = encoder.embed(["C[C@H](N)O", "C[C@@H](N)O", "CC(N)O", "[13CH3]C(N)O", "C[CH:7](N)O", "CC([H])(N)O"])
+    assert frame["weight_ev"].n_unique() == 1
+    assert len({tuple(v) for v in frame["embedding"].to_list()}) == 1
+
+
+def test_python_takes_lists_numpy_and_polars_alike(encoder):
+    smiles = ["CCO", "C1CC", "CCN"]
+    frames = [encoder.embed(kind) for kind in (smiles, np.array(smiles), pl.Series(smiles))]
+    assert frames[0].equals(frames[1]) and frames[0].equals(frames[2])
+    assert frames[0]["error"].to_list() == [None, "unclosed ring bond 1 at column 2", None]
+    assert encoder.embed([None, "C"])["error"].to_list() == ["empty SMILES", None]
+    assert encoder.embed([]).height == 0
+
+
+def test_python_and_the_command_give_the_same_rows(encoder, library, tmp_path):
+    run(encoder, library, tmp_path / "out.parquet")
+    written = pl.read_parquet(tmp_path / "out.parquet").drop("id")
+    in_memory = encoder.embed(written["smiles"])
+    assert written.drop("embedding").equals(in_memory.drop("embedding"))
+    assert written["embedding"].to_list() == in_memory["embedding"].to_list()
+
+
+def test_levels_choose_the_columns(encoder):
+    other = encoder.embed(["CCO"], level="other")
+    assert other["weight_ev"][0] is None and other["rings"][0] is not None
+    with pytest.raises(StkdError, match="no level 'b3lyp'; its levels: toy, other"):
+        encoder.embed(["C"], level="b3lyp")
+
+
+def test_warnings_name_what_no_label_covered(encoder):
+    frame = encoder.embed(["CCO", "[Na+].[Cl-]", "C[N+](C)(C)C", "C" * 40, "CC[SeH]"])
+    assert frame["warning"][0] is None
+    assert frame["warning"][1] == "atoms never seen with a label: [Cl-] [Na+]; 2 fragments"
+    assert frame["warning"][2] == "atoms never seen with a label: [N+]; net charge +1"
+    assert frame["warning"][3].startswith("more than ")
+    assert frame["warning"][4] == "atoms never seen with a label: [SeH]"
+
+
+def test_largest_fragment_drops_the_counter_ion(encoder):
+    frame = encoder.embed(["[Cl-].CCO", "CCO"], largest_fragment=True)
+    assert frame["weight_ev"][0] == frame["weight_ev"][1]
+    assert frame["warning"][0] == "only the largest of 2 fragments"
+
+
+def test_embedding_types_and_none(encoder, library, tmp_path):
+    run(encoder, library, tmp_path / "half.parquet")
+    run(encoder, library, tmp_path / "single.parquet", embedding_dtype="float32")
+    run(encoder, library, tmp_path / "without.parquet", embedding=False)
+    half, single = (pq.read_schema(tmp_path / f"{name}.parquet") for name in ("half", "single"))
+    assert half.field("embedding").type == pa.list_(pa.float16(), 32)
+    assert single.field("embedding").type == pa.list_(pa.float32(), 32)
+    assert "embedding" not in pq.read_schema(tmp_path / "without.parquet").names
+    with pytest.raises(StkdError, match="int8"):
+        OutputOptions(embedding_dtype="int8").checked(encoder.weights)
+
+
+def test_metadata_names_model_hash_version_and_units(encoder, library, tmp_path):
+    run(encoder, library, tmp_path / "out.parquet")
+    about = json.loads(pq.read_schema(tmp_path / "out.parquet").metadata[METADATA_KEY])
+    assert about["model_sha256"] == encoder.weights.sha256
+    assert about["level"] == "toy" and about["units"]["weight_ev"] == "eV"
+
+
+def test_independent_readers_open_the_output(encoder, library, tmp_path):
+    run(encoder, library, tmp_path / "out.parquet")
+    rows = duckdb.sql(
+        f"select id, weight_ev, len(embedding) from '{tmp_path / 'out.parquet'}' where error is null"
+    ).fetchall()
+    assert len(rows) == 7 and {length for *_, length in rows} == {32}
+
+
+def test_limit(encoder, library, tmp_path):
+    for limit in (1, 3, 4, 100):
+        summary = run(encoder, library, tmp_path / f"{limit}.parquet", limit=limit)
+        assert summary.records == min(limit, 9) == pl.read_parquet(tmp_path / f"{limit}.parquet").height
+
+
+def test_strict_stops_at_the_first_bad_record_with_its_place(encoder, library, tmp_path):
+    with pytest.raises(InputError, match=r"library\.smi line 4: unclosed ring bond 1 at column 2: 'C1CC'"):
+        run(encoder, library, tmp_path / "out.parquet", strict=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["library.smi"]
+
+
+def test_an_existing_output_is_kept_unless_told(encoder, library, tmp_path):
+    output = tmp_path / "out.parquet"
+    run(encoder, library, output)
+    with pytest.raises(OutputError, match=r"out\.parquet is there already.*--overwrite"):
+        run(encoder, library, output)
+    run(encoder, library, output, overwrite=True, limit=1)
+    assert pl.read_parquet(output).height == 1
+
+
+def test_a_damaged_input_keeps_the_rows_before_the_fault(encoder, tmp_path):
+    import gzip
+
+    content = gzip.compress("".join(f"{'C' * (k % 30 + 1)} m{k}\n" for k in range(20_000)).encode())
+    (tmp_path / "cut.smi.gz").write_bytes(content[: len(content) // 2])
+    summary = run(encoder, tmp_path / "cut.smi.gz", tmp_path / "out.parquet")
+    assert summary.input_fault and "cut.smi.gz" in summary.input_fault
+    frame = pl.read_parquet(tmp_path / "out.parquet")
+    assert 0 < frame.height == summary.records < 20_000
+
+
+def test_an_error_while_writing_leaves_nothing_behind(tmp_path):
+    with pytest.raises(RuntimeError), ParquetWriter(tmp_path / "x.parquet", pa.schema([("a", pa.int64())])) as w:
+        w.write(pa.table({"a": [1]}))
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_input_gives_an_empty_table(encoder, tmp_path):
+    (tmp_path / "empty.smi").write_text("")
+    summary = run(encoder, tmp_path / "empty.smi", tmp_path / "out.parquet")
+    assert summary.records == 0 and pl.read_parquet(tmp_path / "out.parquet").height == 0
+
+
+def test_in_background_keeps_order_and_raises_in_place():
+    def items():
+        yield from range(5)
+        raise KeyError("here")
+
+    seen = []
+    with pytest.raises(KeyError, match="here"):
+        for item in in_background(items()):
+            seen.append(item)
+    assert seen == [0, 1, 2, 3, 4]

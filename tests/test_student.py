@@ -1,0 +1,130 @@
+"""The student against the paper's equations, written out literally."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stkd_screen.smiles import pack_smiles, pretransform
+from stkd_screen.smiles.tokens import NOTHING, lay_out, token_counts
+from stkd_screen.student import PRESETS, Attention, Student, StudentConfig
+
+CONFIG = StudentConfig(width=48, heads=3, feed_forward=96, standard_layers=2, biased_layers=2)
+
+
+def literal_attention(attention: Attention, x: torch.Tensor, n_atoms: torch.Tensor) -> torch.Tensor:
+    """Eq. 1-3 and 9-13, one molecule and one head at a time."""
+    T, D = x.shape[1:]
+    K = D // attention.heads
+    weights = attention.project.weight.split(D)
+    out = torch.empty_like(x)
+    for b, n in enumerate(n_atoms.tolist()):
+        mask = torch.zeros(T, T, dtype=x.dtype)
+        mask[1 : n + 1, 0 : n + 1] = 1
+        heads = []
+        for h in range(attention.heads):
+            rows = slice(h * K, (h + 1) * K)
+            q, k, v = (x[b] @ w[rows].T for w in weights[:3])
+            scores = q @ k.T / math.sqrt(K)
+            if attention.biased:
+                q_bias, k_bias = (x[b] @ w[rows].T for w in weights[3:])
+                scores = scores + mask * (q_bias @ k_bias.T)
+            heads.append(torch.softmax(scores, dim=-1) @ v)
+        out[b] = torch.cat(heads, dim=-1) @ attention.out.weight.T
+    return out
+
+
+def literal_forward(student: Student, tokens: torch.Tensor, n_atoms: torch.Tensor):
+    x = (student.table[tokens.long()] * (tokens != NOTHING)[..., None]).sum(2)
+    for layer in student.layers:
+        x = x + literal_attention(layer.attention, layer.attention_norm(x), n_atoms)
+        hidden = F.gelu(layer.feed_forward[0](layer.feed_forward_norm(x)))
+        x = x + layer.feed_forward[2](hidden)
+    embedding = student.norm(x[:, 0])
+    return embedding, student.readout(embedding)
+
+
+def mixed_batch():
+    """Molecules of one token count but different numbers of atoms."""
+    molecules = pretransform(*pack_smiles(["CCCCCC", "C1CC2C1C2", "OC=CC#N"]))
+    assert token_counts(molecules).tolist() == [12, 12, 10]
+    tokens, n_atoms = lay_out(molecules, np.array([0, 1]))
+    assert n_atoms.tolist() == [6, 5]
+    return torch.from_numpy(tokens), torch.from_numpy(n_atoms)
+
+
+@pytest.mark.parametrize("molecule", ["C", "CCO", "c1ccc2ccccc2c1", "C" * 256])
+def test_forward_equals_the_literal_equations(molecule):
+    torch.manual_seed(0)
+    student = Student(CONFIG).double()
+    molecules = pretransform(*pack_smiles([molecule] * 2))
+    tokens, n_atoms = (torch.from_numpy(a) for a in lay_out(molecules, np.array([0, 1])))
+    for ours, literal in zip(
+        student(tokens, n_atoms), literal_forward(student, tokens, n_atoms), strict=True
+    ):
+        torch.testing.assert_close(ours, literal, rtol=0, atol=1e-12)
+
+
+def test_masks_follow_each_molecule_of_a_mixed_batch():
+    torch.manual_seed(1)
+    student = Student(CONFIG).double()
+    tokens, n_atoms = mixed_batch()
+    for ours, literal in zip(
+        student(tokens, n_atoms), literal_forward(student, tokens, n_atoms), strict=True
+    ):
+        torch.testing.assert_close(ours, literal, rtol=0, atol=1e-12)
+
+
+def test_gradients_equal_those_of_the_literal_equations():
+    torch.manual_seed(2)
+    student = Student(CONFIG).double()
+    tokens, n_atoms = mixed_batch()
+    gradients = []
+    for forward in (student, lambda *batch: literal_forward(student, *batch)):
+        student.zero_grad()
+        embedding, prediction = forward(tokens, n_atoms)
+        (embedding.square().sum() + prediction.sum()).backward()
+        gradients.append([p.grad.clone() for p in student.parameters()])
+    for ours, literal in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, literal, rtol=0, atol=1e-10)
+
+
+def test_bias_is_equation_9():
+    torch.manual_seed(3)
+    attention = Attention(CONFIG, biased=True).double()
+    x = torch.randn(2, 7, CONFIG.width, dtype=torch.float64)
+    K = CONFIG.width // CONFIG.heads
+    q_weight, k_weight = attention.project.weight[3 * CONFIG.width :].chunk(2)
+    for h in range(CONFIG.heads):
+        rows = slice(h * K, (h + 1) * K)
+        literal = (x @ q_weight[rows].T) @ (x @ k_weight[rows].T).transpose(1, 2)
+        torch.testing.assert_close(attention.bias(x)[:, h], literal, rtol=0, atol=1e-12)
+
+
+def test_paper_preset_has_the_matrices_of_the_paper():
+    config = PRESETS["paper"]
+    student = Student(config)
+    matrices = sum(p.numel() for layer in student.layers for p in layer.parameters() if p.ndim == 2)
+    print(f"paper: {matrices:,} in the matrices of the layers")
+    assert matrices == 20_447_232  # the 20.4M of tables 1 and 6
+    assert (config.standard_layers, config.biased_layers, config.heads) == (3, 3, 16)
+
+
+def test_small_preset_is_at_most_3_million_parameters():
+    parameters = sum(p.numel() for p in Student(PRESETS["small"]).parameters())
+    print(f"small: {parameters:,} parameters")
+    assert parameters <= 3_000_000
+
+
+def test_the_order_of_writing_only_moves_positions():
+    """Attention does not see the order of tokens: permuted atoms with their positions change nothing."""
+    torch.manual_seed(4)
+    student = Student(CONFIG).double()
+    molecules = pretransform(*pack_smiles(["CC(=O)Nc1ccc(O)cc1"]))
+    tokens, n_atoms = (torch.from_numpy(a) for a in lay_out(molecules, np.array([0])))
+    n = int(n_atoms)
+    shuffled = tokens.clone()
+    shuffled[:, 1 : n + 1] = tokens[:, 1 : n + 1][:, torch.randperm(n)]
+    torch.testing.assert_close(student(tokens, n_atoms), student(shuffled, n_atoms), rtol=0, atol=1e-12)

@@ -1,0 +1,86 @@
+"""Weights folders: strict, hashed, never unpickled."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from stkd_screen.errors import WeightsError
+from stkd_screen.weights import file_sha256, find_weights, load_weights, save_weights, shipped_names
+
+
+@pytest.fixture
+def copy(toy, tmp_path):
+    shutil.copytree(toy.weights, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def edit_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_saved_weights_load_to_the_same_model(toy, tmp_path):
+    weights = load_weights(toy.weights)
+    save_weights(weights, tmp_path / "again")
+    again = load_weights(tmp_path / "again")
+    assert again.sha256 == weights.sha256
+    assert again.targets == weights.targets and again.levels == ["toy", "other"]
+    assert {level: codes.tolist() for level, codes in again.atom_types.items()} == {
+        level: codes.tolist() for level, codes in weights.atom_types.items()
+    }
+    for name, tensor in weights.student.state_dict().items():
+        assert torch.equal(tensor, again.student.state_dict()[name])
+
+
+def test_an_unknown_name_lists_the_shipped_ones():
+    with pytest.raises(WeightsError, match="no weights at 'no-such-model'.*shipped models: "):
+        load_weights("no-such-model")
+
+
+def test_an_altered_file_is_refused(copy):
+    file = copy / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(WeightsError, match="SHA-256.*altered or cut short"):
+        load_weights(copy)
+
+
+def test_a_missing_file_is_named(copy):
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"model\.safetensors is missing"):
+        load_weights(copy)
+
+
+def test_tensors_that_do_not_fit_are_named(copy):
+    file = copy / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["norm.weight"]
+    save_file(tensors, file)
+    edit_config(copy, sha256=file_sha256(file))
+    with pytest.raises(WeightsError, match=r"(?s)does not fit.*norm\.weight"):
+        load_weights(copy)
+
+
+@pytest.mark.parametrize("key", ["format", "vocabulary"])
+def test_other_versions_are_refused(copy, key):
+    edit_config(copy, **{key: 999})
+    with pytest.raises(WeightsError, match=f"{key} version is 999"):
+        load_weights(copy)
+
+
+def test_a_broken_config_is_named(copy):
+    (copy / "config.json").write_text("{")
+    with pytest.raises(WeightsError, match=r"config\.json cannot be read"):
+        load_weights(copy)
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_shipped_weights_are_whole_and_documented(name):
+    weights = load_weights(name)
+    assert weights.metrics["valid"] and weights.training["data"]
+    card = (find_weights(name) / "README.md").read_text(encoding="utf-8")
+    assert weights.sha256[:12] in card
