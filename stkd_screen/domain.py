@@ -35,7 +35,7 @@ def warnings_of(
     warnings: list[str | None] = [None] * len(counts)
     suspect = (heavy > max_heavy_atoms) | (net_charge != 0) | ((molecules.fragments > 1) & (counts > 0))
     suspect[list(unknown_types)] = True
-    for row in np.flatnonzero(suspect):
+    for row in np.flatnonzero(suspect).tolist():
         reasons = []
         if row in unknown_types:
             reasons.append("atoms never seen with a label: " + " ".join(sorted(unknown_types[row])))

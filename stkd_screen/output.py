@@ -131,11 +131,10 @@ def result_table(
 def row_errors(records: Records, molecules: Molecules, prediction: np.ndarray) -> list[str | None]:
     """Why each record has no result, None where it has one."""
     errors: list[str | None] = [None] * len(records)
-    for i in np.flatnonzero(molecules.error):
-        errors[i] = describe_error(
-            molecules.error[i], molecules.error_column[i], records.smiles[int(i)].as_py()
-        )
-    for i in np.flatnonzero((molecules.error == 0) & ~np.isfinite(prediction).all(axis=1)):
+    for i in np.flatnonzero(molecules.error).tolist():
+        smiles = records.smiles[i].as_py()
+        errors[i] = describe_error(molecules.error[i], molecules.error_column[i], smiles)
+    for i in np.flatnonzero((molecules.error == 0) & ~np.isfinite(prediction).all(axis=1)).tolist():
         errors[i] = "the model gave a value that is not finite"
     for i, reason in records.errors.items():
         errors[i] = reason

@@ -9,6 +9,7 @@ Shapes: B molecules, T tokens, D width, H heads, K = D / H key width.
 
 import math
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -153,10 +154,10 @@ class Student(nn.Module):
             elif parameter.ndim == 2 and name != "table":
                 nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
         # The residual stream grows with depth; each branch starts small.
-        for layer in self.layers:
-            for branch_end in (layer.attention.out, layer.feed_forward[2]):
-                branch_end.weight.data.mul_(1.0 / math.sqrt(2 * len(self.layers)))
         with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if name.endswith(("attention.out.weight", "feed_forward.2.weight")):
+                    parameter.mul_(1.0 / math.sqrt(2 * len(self.layers)))
             self.table[NOTHING] = 0.0
 
     def forward(self, tokens: Tensor, n_atoms: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,7 +178,8 @@ class Student(nn.Module):
         for layer in self.layers[:-1]:
             x = layer(x, row, column)
         # Only [V] is read, so the last layer computes nothing else.
-        embedding = self.norm(self.layers[-1].virtual(x)[:, 0])
+        last = cast(Layer, self.layers[-1])
+        embedding = self.norm(last.virtual(x)[:, 0])
         return embedding, self.readout(embedding)
 
 

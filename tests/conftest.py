@@ -16,7 +16,8 @@ TARGETS = ["toy.weight=heavy:eV", "toy.polar=hetero:eV", "other.rings=rings:none
 
 def toy_table() -> pl.DataFrame:
     """A few hundred chains and rings with properties that can be counted from the SMILES."""
-    chains = [f"{a}{'C' * k}{b}" for k in range(1, 9) for a in ("C", "N", "O", "F") for b in ("C", "O", "C=O")]
+    ends = [(a, b) for a in ("C", "N", "O", "F") for b in ("C", "O", "C=O")]
+    chains = [f"{a}{'C' * k}{b}" for k in range(1, 9) for a, b in ends]
     rings = [f"C1{'C' * k}C1{b}" for k in range(1, 8) for b in ("C", "N", "O", "CO", "CN", "CC")]
     smiles = chains + rings
     heavy = [sum(c.isalpha() for c in s) for s in smiles]

@@ -1,30 +1,37 @@
-"""The commands as a user runs them: in a process of their own."""
+"""The commands as a user runs them."""
 
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
 
 from stkd_screen import __version__
+from stkd_screen.cli import main
 
 
-def stkd_screen(*arguments, text=None):
-    return subprocess.run(
-        [sys.executable, "-m", "stkd_screen", *map(str, arguments)],
-        input=text,
-        capture_output=True,
-        text=True,
-        env={**__import__("os").environ, "COLUMNS": "200"},
-    )
+@pytest.fixture
+def stkd_screen(monkeypatch, capsys):
+    """Run a command in this process: exit status, standard output, standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["stkd-screen", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        printed = capsys.readouterr()
+        return SimpleNamespace(returncode=exit_.value.code, stdout=printed.out, stderr=printed.err)
+
+    return run
 
 
-def test_version():
+def test_version(stkd_screen):
     assert stkd_screen("--version").stdout == f"stkd-screen {__version__}\n"
 
 
-def test_embed_prints_a_summary_and_exits_0_with_bad_rows(toy, tmp_path):
+def test_embed_prints_a_summary_and_exits_0_with_bad_rows(stkd_screen, toy, tmp_path):
     (tmp_path / "in.smi").write_text("CCO ethanol\nC1CC ring\nC(C)(C)(C)(C)C five\n")
     result = stkd_screen("embed", tmp_path / "in.smi", "-o", tmp_path / "out.parquet", "--model", toy.weights)
     assert result.returncode == 0, result.stderr
@@ -35,15 +42,19 @@ def test_embed_prints_a_summary_and_exits_0_with_bad_rows(toy, tmp_path):
 
 
 def test_embed_reads_standard_input_and_prints_json(toy, tmp_path):
-    result = stkd_screen(
-        "embed", "-", "-o", tmp_path / "o.parquet", "--model", toy.weights, "--json", text="CCO a\nC1C b\n"
+    command = [sys.executable, "-m", "stkd_screen", "embed", "-", "--json"]
+    result = subprocess.run(
+        [*command, "-o", tmp_path / "o.parquet", "--model", toy.weights],
+        input="CCO a\nC1C b\n",
+        capture_output=True,
+        text=True,
     )
     summary = json.loads(result.stdout)
     assert (summary["records"], summary["good"], summary["bad"]) == (2, 1, {"unclosed ring bond 1": 1})
     assert result.stderr == ""
 
 
-def test_strict_names_file_line_and_column(toy, tmp_path):
+def test_strict_names_file_line_and_column(stkd_screen, toy, tmp_path):
     (tmp_path / "in.smi").write_text("CCO a\n\nC1CC b\n")
     result = stkd_screen(
         "embed", tmp_path / "in.smi", "-o", tmp_path / "o.parquet", "--model", toy.weights, "--strict"
@@ -63,7 +74,9 @@ def test_strict_names_file_line_and_column(toy, tmp_path):
         (["in.csv"], "--smiles-column"),
     ],
 )
-def test_wrong_turns_are_errors_without_a_traceback(toy, tmp_path, monkeypatch, arguments, message):
+def test_wrong_turns_are_errors_without_a_traceback(
+    stkd_screen, toy, tmp_path, monkeypatch, arguments, message
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.smi").write_text("CCO\n")
     (tmp_path / "in.csv").write_text("a,b\n1,2\n")
@@ -75,7 +88,7 @@ def test_wrong_turns_are_errors_without_a_traceback(toy, tmp_path, monkeypatch, 
     assert not (tmp_path / "out.parquet").exists()
 
 
-def test_train_then_evaluate(toy, tmp_path):
+def test_train_then_evaluate(stkd_screen, toy, tmp_path):
     target = ["--target", "toy.weight=heavy:eV"]
     options = ["--preset", "tiny", "--epochs", "2", "--batch-size", "32"]
     trained = stkd_screen("train", toy.table, "-o", tmp_path / "w", *target, *options)

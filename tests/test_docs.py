@@ -25,9 +25,8 @@ def test_every_command_has_a_page_with_every_option(command):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_page_names_an_option_that_does_not_exist(command):
     page = (DOCS / f"{command}.md").read_text(encoding="utf-8")
-    known = {
-        option for other in GROUP.commands.values() for p in other.params for option in p.opts + p.secondary_opts
-    }
+    parameters = [p for other in GROUP.commands.values() for p in other.params]
+    known = {option for p in parameters for option in p.opts + p.secondary_opts}
     for option in set(re.findall(r"--[a-z][a-z-]*", page)):
         assert option in known, f"{command}.md names {option}"
 

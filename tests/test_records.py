@@ -76,7 +76,7 @@ def random_smiles(count):
 def rows_before_fault(*inputs, **options):
     """Records handed over before the InputError, and its text."""
     found = []
-    with pytest.raises(InputError) as fault:  # noqa: PT012
+    with pytest.raises(InputError) as fault:
         for batch in RecordReader(inputs, **options):
             check_layout(batch)
             found += batch.smiles.to_pylist()

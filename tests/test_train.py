@@ -1,6 +1,7 @@
 """Training: it learns, it resumes bit for bit, and it says what is wrong with the data."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -93,7 +94,7 @@ def test_random_positions_keep_order_or_shuffle_or_spread():
     shuffled = random_positions(offsets, 1.0, 0.0, 1)
     assert sorted(shuffled[:10]) == list(range(10)) and shuffled[:10].tolist() != list(range(10))
     spread = random_positions(offsets, 0.0, 1.0, 1)
-    for first, last in zip(offsets, offsets[1:], strict=False):
+    for first, last in pairwise(offsets):
         assert (np.diff(spread[first:last]) > 0).all() and spread[first:last].max() < MAX_ATOMS
 
 

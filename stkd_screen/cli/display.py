@@ -1,7 +1,7 @@
 """What a run looks like while it goes on, and its tables at the end."""
 
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -63,7 +63,7 @@ class TrainingDisplay:
         return self
 
     def update(self, progress: "TrainingProgress") -> None:
-        shown = {
+        shown: dict[str, Any] = {
             "epoch": f"{progress.epoch:.1f}",
             "loss": f"{progress.loss:.4f}",
             "rate": f"{progress.molecules_per_second:,.0f}",

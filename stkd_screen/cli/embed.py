@@ -1,6 +1,7 @@
 """stkd-screen embed: a library in, a Parquet file out."""
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,7 +74,11 @@ def embed(
     from stkd_screen.records import RecordReader
 
     console = Console(stderr=True)
-    encoder = load(model, device, batch_tokens=batch_tokens)
+    started = time.perf_counter()
+    with console.status("Loading; the first run after an installation compiles the SMILES parser (20 s)"):
+        encoder = load(model, device, batch_tokens=batch_tokens)
+        encoder.embed(["C"])
+    startup = time.perf_counter() - started
     options = OutputOptions(level, embedding, embedding_dtype, largest_fragment).checked(encoder.weights)
     window = min(encoder.window, limit or encoder.window)
     reader = RecordReader(inputs, smiles_column=smiles_column, id_column=id_column, batch_size=window)
@@ -89,20 +94,21 @@ def embed(
             report=display.update,
         )
     if json_output:
-        typer.echo(json.dumps(_as_dict(summary, output)))
+        typer.echo(json.dumps(_as_dict(summary, output, startup)))
     else:
-        console.print(_summary_table(summary, output))
+        console.print(_summary_table(summary, output, startup))
     if summary.input_fault:
         raise InputError(summary.input_fault)
 
 
-def _as_dict(summary: "Summary", output: Path) -> dict[str, object]:
+def _as_dict(summary: "Summary", output: Path, startup: float) -> dict[str, object]:
     return {
         "output": str(output),
         "records": summary.records,
         "good": summary.good,
         "bad": dict(summary.bad),
         "warned": summary.warned,
+        "startup_seconds": round(startup, 3),
         "seconds": round(summary.seconds, 3),
         "molecules_per_second": round(summary.records / summary.seconds, 1),
         "output_bytes": summary.output_bytes,
@@ -110,7 +116,7 @@ def _as_dict(summary: "Summary", output: Path) -> dict[str, object]:
     }
 
 
-def _summary_table(summary: "Summary", output: Path) -> "Table":
+def _summary_table(summary: "Summary", output: Path, startup: float) -> "Table":
     from rich.table import Table
 
     from stkd_screen.cli.display import duration
@@ -125,6 +131,8 @@ def _summary_table(summary: "Summary", output: Path) -> "Table":
     for reason, count in summary.bad.most_common():
         table.add_row("bad", f"{count:,}  {reason}")
     rate = summary.records / summary.seconds
-    table.add_row("time", f"{duration(summary.seconds)}  ({rate:,.0f} molecules/s)")
+    table.add_row(
+        "time", f"{duration(summary.seconds)}  ({rate:,.0f} molecules/s), after {startup:.0f} s to start"
+    )
     table.add_row("output", f"{output}  ({summary.output_bytes / 1e6:,.1f} MB)")
     return table

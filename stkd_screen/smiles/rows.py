@@ -11,7 +11,6 @@ from stkd_screen.smiles.errors import ParseError
 from stkd_screen.smiles.grammar import BOND, BRANCH, RING, RING_NUMBERS, Row, failed, read_row
 from stkd_screen.smiles.graph import (
     NOTES,
-    assign_hydrogens,
     drop_atoms,
     duplicate_ring_bond,
     find_components,
@@ -19,7 +18,8 @@ from stkd_screen.smiles.graph import (
     free_biaryl_bonds,
     keep_largest,
 )
-from stkd_screen.smiles.jit import compiled
+from stkd_screen.smiles.hydrogens import assign_hydrogens
+from stkd_screen.smiles.jit import compiled, releasing_gil
 from stkd_screen.smiles.valence import organic_table
 
 MAX_ATOMS = 256  # rows of the student's position table
@@ -37,7 +37,7 @@ def read_rows(data, offsets, longest, out, fold, largest, single_between_rings):
     _read_rows(data, offsets, scratch, ring_of_number, organic_table(), out, passes)
 
 
-@compiled(nogil=True)
+@releasing_gil
 def _read_rows(data, offsets, scratch, ring_of_number, organic, out, passes):
     """Read every row into scratch memory, then append what remains of it to the output arrays."""
     atoms, bonds, rings, branches, notes = scratch

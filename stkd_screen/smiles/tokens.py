@@ -78,7 +78,7 @@ def token_counts_of(atom_offsets: np.ndarray, bond_offsets: np.ndarray, rows: np
 
 
 @njit(nogil=True, cache=True)
-def _fill(
+def _fill(  # type: ignore[no-untyped-def]
     atom_offsets, bond_offsets, element, charge, hydrogens, bond_atoms, bond_type, positions, rows,
     tokens, n_atoms,
 ):  # fmt: skip
@@ -106,7 +106,7 @@ def _fill(
 
 
 @njit(nogil=True, cache=True)
-def random_positions(atom_offsets, share, spread_share, seed):
+def random_positions(atom_offsets: np.ndarray, share: float, spread_share: float, seed: int) -> np.ndarray:
     """Positions that stand for other orders of writing the same atoms. (N,) int16.
 
     A share of the molecules gets its atoms in random order; the others keep theirs. In a `spread_share`

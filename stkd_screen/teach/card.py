@@ -20,6 +20,7 @@ def model_card(weights: Weights) -> str:
     """Data, level of theory, splits, measured errors, domain and limits, from what the weights store."""
     training, config = weights.training, weights.student.config
     parameters = sum(parameter.numel() for parameter in weights.student.parameters())
+    versions = ", ".join(f"{name} {version}" for name, version in training["versions"].items())
     molecules = ", ".join(f"{count:,} {split}" for split, count in training["molecules"].items())
     options = ", ".join(f"{name} {value}" for name, value in training["options"].items())
     lines = [
@@ -50,11 +51,11 @@ def model_card(weights: Weights) -> str:
         "",
         f"Molecules: {molecules}. Data:",
         "",
-        *(f"- `{file['name']}`, {file['rows']:,} rows, SHA-256 `{file['sha256']}`" for file in training["data"]),
+        *(f"- `{f['name']}`, {f['rows']:,} rows, SHA-256 `{f['sha256']}`" for f in training["data"]),
         *(f"- left out: {reason}" for reason in training["left_out"]),
         "",
-        f"{training['steps']:,} steps, {training['epochs']} epochs, {training['seconds'] / 60:.0f} minutes on "
-        f"{training['machine']}; {', '.join(f'{k} {v}' for k, v in training['versions'].items())}.",
+        f"{training['steps']:,} steps, {training['epochs']} epochs, {training['seconds'] / 60:.0f} minutes "
+        f"on {training['machine']}; {versions}.",
         f"Options: {options}.",
         "",
     ]
@@ -64,7 +65,8 @@ def model_card(weights: Weights) -> str:
 def _error_rows(weights: Weights) -> list[str]:
     units = {f"{target.level}.{target.name}": target.unit for target in weights.targets}
     return [
-        f"| {name} | {split} | {m['mae']:.4f} | {m['rmse']:.4f} | {units[name]} | {m['r2']:.4f} | {m['n']:,} |"
+        f"| {name} | {split} | {m['mae']:.4f} | {m['rmse']:.4f} | {units[name]} "
+        f"| {m['r2']:.4f} | {m['n']:,} |"
         for split, by_target in weights.metrics.items()
         for name, m in by_target.items()
     ]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -227,7 +228,7 @@ class _Run:
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Metrics of the averaged copy on the valid split; keeps and saves it where it is the best so far."""
-        student: Student = self.averaged.module.eval()
+        student = cast(Student, self.averaged.module.eval())
         metrics, loss = evaluate_split(student, self.targets, self.data, "valid")
         if loss < self.best_loss:
             self.best_loss, self.best_metrics = loss, metrics
