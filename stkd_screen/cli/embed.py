@@ -64,6 +64,7 @@ def embed(
 
         stkd-screen embed zinc.smi.gz -o out.parquet
     """
+    started = time.perf_counter()
     from rich.console import Console
 
     from stkd_screen.cli.display import EmbedDisplay
@@ -74,7 +75,6 @@ def embed(
     from stkd_screen.records import RecordReader
 
     console = Console(stderr=True)
-    started = time.perf_counter()
     with console.status("Loading; the first run after an installation compiles the SMILES parser (20 s)"):
         encoder = load(model, device, batch_tokens=batch_tokens)
         encoder.embed(["C"])
