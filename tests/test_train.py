@@ -67,6 +67,14 @@ def test_a_checkpoint_of_another_run_is_refused(toy, tmp_path):
         train(data, toy.columns, replace(TOY_TRAINING, learning_rate=1e-4), tmp_path)
 
 
+def test_a_run_may_be_made_longer_when_it_goes_on(toy, tmp_path):
+    data = read_labelled([toy.table], toy.columns)
+    run = _Run(data, toy.columns, replace(TOY_TRAINING, epochs=1), tmp_path)
+    run.save(tmp_path / "checkpoint.pt")
+    weights = train(data, toy.columns, replace(TOY_TRAINING, epochs=2), tmp_path)
+    assert weights.training["epochs"] == 2
+
+
 def test_max_minutes_becomes_a_number_of_steps(toy, tmp_path):
     data = read_labelled([toy.table], toy.columns)
     config = replace(TOY_TRAINING, epochs=100_000, max_minutes=0.02, batch_size=8)
