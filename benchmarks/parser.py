@@ -85,7 +85,7 @@ def read_windows(data: np.ndarray, offsets: np.ndarray, **options: bool) -> None
 
 
 def rate(work: Callable[[], object], rows: int, runs: int) -> float:
-    """Rows a second, the median over ``runs``."""
+    """Rows a second, the median over `runs`."""
     seconds = []
     for _ in range(runs):
         start = time.perf_counter()

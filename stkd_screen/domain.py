@@ -23,7 +23,7 @@ def warnings_of(
     """
     counts = np.diff(molecules.atom_offsets)
     row_of_atom = np.repeat(np.arange(len(counts)), counts)
-    heavy = np.bincount(row_of_atom, (molecules.element & 127) != 1, len(counts)).astype(int)
+    heavy = molecules.heavy_atoms()
     net_charge = np.bincount(row_of_atom, molecules.charge, len(counts)).astype(int)
     types = atom_types(molecules)
     unknown_atoms = np.flatnonzero(~np.isin(types, labelled_types))

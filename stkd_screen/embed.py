@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Full, Queue
@@ -26,7 +27,7 @@ class Summary:
     """What a run did."""
 
     records: int = 0
-    bad: Counter[str] = field(default_factory=Counter)  # reason without its place -> rows
+    bad: Counter[str] = field(default_factory=Counter)  # kind of error -> rows
     warned: int = 0
     seconds: float = 0.0
     output_bytes: int = 0
@@ -69,12 +70,17 @@ def embed(
     """
     summary = Summary()
     started = time.perf_counter()
-    with ParquetWriter(output, schema(encoder.weights, options), overwrite=overwrite) as writer:
-        for records, table in in_background(_encoded(reader, encoder, options, limit, summary)):
+    with (
+        ParquetWriter(output, schema(encoder.weights, options), overwrite=overwrite) as writer,
+        closing(in_background(_encoded(reader, encoder, options, limit, summary))) as results,
+    ):
+        for records, table, reasons in results:
             if strict:
                 _stop_at_first_bad(records, table)
             writer.write(table)
-            _count(summary, table)
+            summary.records += len(table)
+            summary.bad += reasons
+            summary.warned += len(table) - table["warning"].null_count
             summary.seconds = time.perf_counter() - started
             report(summary)
     summary.seconds = time.perf_counter() - started
@@ -84,25 +90,30 @@ def embed(
 
 def _encoded(
     reader: RecordReader, encoder: Encoder, options: OutputOptions, limit: int | None, summary: Summary
-) -> Iterator[tuple[Records, pa.Table]]:
+) -> Iterator[tuple[Records, pa.Table, Counter[str]]]:
     row = 0
     try:
-        for records in in_background(reader):
-            if limit is not None:
-                records = records.head(limit - row)
-            if len(records):
-                yield records, encoder.table(records, options, first_row=row)
-            row += len(records)
-            if row == limit:
-                return
+        with closing(in_background(reader)) as batches:
+            for records in batches:
+                if limit is not None:
+                    records = records.head(limit - row)
+                if len(records):
+                    yield records, *encoder.table(records, options, first_row=row)
+                row += len(records)
+                if row == limit:
+                    return
     except InputError as fault:
         if row == 0:
             raise
         summary.input_fault = str(fault)
 
 
-def in_background(items: Iterable[T], depth: int = 2) -> Iterator[T]:
-    """The same items, made by a thread of their own at most `depth` ahead of their use."""
+def in_background(items: Iterable[T], depth: int = 2) -> Generator[T]:
+    """The same items, made by a thread of their own at most `depth` ahead of their use.
+
+    Close it (`contextlib.closing`) where the loop may end early: that waits for the thread, which must not
+    be in the middle of a computation when the program ends.
+    """
     ready: Queue[tuple[T | None, BaseException | None]] = Queue(depth)
     abandoned = Event()
 
@@ -116,15 +127,20 @@ def in_background(items: Iterable[T], depth: int = 2) -> Iterator[T]:
         return False
 
     def make() -> None:
+        source = iter(items)
         try:
-            for item in items:
+            for item in source:
                 if not put(item, None):
                     return
             put(None, StopIteration())
         except BaseException as fault:
             put(None, fault)
+        finally:
+            if isinstance(source, Generator):
+                source.close()
 
-    Thread(target=make, daemon=True).start()
+    thread = Thread(target=make, daemon=True)
+    thread.start()
     try:
         while True:
             item, fault = ready.get()
@@ -135,6 +151,7 @@ def in_background(items: Iterable[T], depth: int = 2) -> Iterator[T]:
             yield cast(T, item)
     finally:
         abandoned.set()
+        thread.join()
 
 
 def _stop_at_first_bad(records: Records, table: pa.Table) -> None:
@@ -146,10 +163,3 @@ def _stop_at_first_bad(records: Records, table: pa.Table) -> None:
             f"{records.place(i)}: {table['error'][i].as_py()}: {smiles[:80]!r} "
             "(--strict stops at the first bad record; without it such rows are kept with their reason)"
         )
-
-
-def _count(summary: Summary, table: pa.Table) -> None:
-    summary.records += len(table)
-    summary.warned += len(table) - table["warning"].null_count
-    for reason in table["error"].drop_null().to_pylist():
-        summary.bad[reason.partition(" at column ")[0]] += 1

@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class Encoder:
         weights: as `load_weights` gives them.
         device: auto, cpu, cuda or cuda:N; auto takes a CUDA device where one is usable.
         batch_tokens: most tokens in one forward pass; bounds the memory it takes.
-        compile: use torch.compile; by default on CUDA only (see docs/performance.md).
+        compile: use torch.compile; by default on CUDA only. On a CPU each new batch shape compiles anew.
     """
 
     def __init__(
@@ -71,17 +72,21 @@ class Encoder:
         embedding = np.full((len(counts), config.width), np.nan, np.float32)
         prediction = np.full((len(counts), config.targets), np.nan, np.float32)
         readable = np.flatnonzero(counts)
-        for rows in equal_length_batches(counts, readable, lambda T: max(1, self.batch_tokens // T)):
+        batches = equal_length_batches(counts, readable, lambda T: max(1, self.batch_tokens // T))
+        for i, rows in enumerate(batches):
             tokens, n_atoms = (torch.from_numpy(a).to(self.device) for a in lay_out(molecules, rows))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
                 states, standardised = self.student(tokens, n_atoms)
             embedding[rows] = states.float().cpu().numpy()
             prediction[rows] = standardised.float().cpu().numpy() * self._std + self._mean
-        release_freed_memory()
+            if i % 2:
+                release_freed_memory()
         return Encoded(embedding, prediction)
 
-    def table(self, records: Records, options: OutputOptions, first_row: int = 0) -> pa.Table:
-        """Pre-transform and encode records: one row each, in order, with the columns of the output."""
+    def table(
+        self, records: Records, options: OutputOptions, first_row: int = 0
+    ) -> tuple[pa.Table, Counter[str]]:
+        """Pre-transform and encode records: one row each, in order, and how often each kind of error came."""
         molecules = pretransform(*smiles_buffers(records.smiles), largest_fragment=options.largest_fragment)
         encoded = self.encode(molecules)
         return result_table(
@@ -98,6 +103,8 @@ class Encoder:
         Returns:
             R rows in input order, with the columns that `stkd-screen embed` writes except `id`.
         """
+        if isinstance(smiles, str):
+            raise TypeError("embed takes a sequence of SMILES; for a single one give [smiles]")
         chosen = OutputOptions(**options).checked(self.weights)  # type: ignore[arg-type]
         strings = pa.array(pl.Series(smiles, dtype=pl.String).fill_null("").to_arrow(), pa.large_string())
         tables = []
@@ -105,7 +112,7 @@ class Encoder:
             part = pa.concat_arrays([strings[start : start + self.window]])  # a copy with offset 0
             lines = np.arange(start, start + len(part))
             records = Records(part, pa.nulls(len(part), pa.large_string()), {}, "<list>", lines, "row")
-            tables.append(self.table(records, chosen, first_row=start))
+            tables.append(self.table(records, chosen, first_row=start)[0])
         return pl.DataFrame(pl.from_arrow(pa.concat_tables(tables))).drop("id")
 
 

@@ -1,6 +1,7 @@
 """The output: which columns there are, and one row for each input record, whatever is in it."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,12 @@ from stkd_screen import __version__
 from stkd_screen.domain import warnings_of
 from stkd_screen.errors import StkdError
 from stkd_screen.records import Records
-from stkd_screen.smiles import Molecules, describe_error
+from stkd_screen.smiles import Molecules, describe_error, error_class
 from stkd_screen.weights import Target, Weights
 
 EMBEDDING_TYPES = {"float16": (np.float16, pa.float16()), "float32": (np.float32, pa.float32())}
 METADATA_KEY = b"stkd_screen"
+NOT_FINITE = "the model gave a value that is not finite"
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,8 @@ def result_table(
     weights: Weights,
     options: OutputOptions,
     first_row: int = 0,
-) -> pa.Table:
-    """One output row for each record.
+) -> tuple[pa.Table, Counter[str]]:
+    """One output row for each record, and how often each kind of error occurs.
 
     Args:
         records: R input records.
@@ -101,7 +103,7 @@ def result_table(
         first_row: number of the first record in the whole input.
     """
     assert options.level is not None
-    errors = row_errors(records, molecules, prediction)
+    errors, kinds = row_errors(records, molecules, prediction)
     failed = np.array([error is not None for error in errors], bool)
     columns: dict[str, pa.Array] = {
         "row": pa.array(np.arange(first_row, first_row + len(records))),
@@ -125,17 +127,25 @@ def result_table(
         options.largest_fragment,
     )
     wanted = schema(weights, options)
-    return pa.table([columns[field.name].cast(field.type) for field in wanted], schema=wanted)
+    table = pa.table([columns[field.name].cast(field.type) for field in wanted], schema=wanted)
+    return table, kinds
 
 
-def row_errors(records: Records, molecules: Molecules, prediction: np.ndarray) -> list[str | None]:
-    """Why each record has no result, None where it has one."""
+def row_errors(
+    records: Records, molecules: Molecules, prediction: np.ndarray
+) -> tuple[list[str | None], Counter[str]]:
+    """Why each record has no result, None where it has one; and how often each kind of reason occurs."""
     errors: list[str | None] = [None] * len(records)
+    kinds: Counter[str] = Counter()
     for i in np.flatnonzero(molecules.error).tolist():
-        smiles = records.smiles[i].as_py()
-        errors[i] = describe_error(molecules.error[i], molecules.error_column[i], smiles)
+        if i not in records.errors:
+            code, column = molecules.error[i], molecules.error_column[i]
+            errors[i] = describe_error(code, column, records.smiles[i].as_py())
+            kinds[error_class(code)] += 1
     for i in np.flatnonzero((molecules.error == 0) & ~np.isfinite(prediction).all(axis=1)).tolist():
-        errors[i] = "the model gave a value that is not finite"
+        errors[i] = NOT_FINITE
+        kinds[NOT_FINITE] += 1
     for i, reason in records.errors.items():
         errors[i] = reason
-    return errors
+        kinds[reason.partition(" at column ")[0]] += 1
+    return errors, kinds

@@ -1,6 +1,8 @@
 """Writing Parquet: a file appears whole or not at all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -47,29 +49,38 @@ class ParquetWriter:
         self._pending.append(table)
         self._pending_rows += len(table)
         if self._pending_rows >= ROW_GROUP_ROWS:
-            self._flush()
+            with self._faults_named():
+                self._flush()
 
     def _flush(self) -> None:
-        try:
-            self._writer.write_table(pa.concat_tables(self._pending), row_group_size=self._pending_rows)
-        except OSError as error:
-            raise OutputError(f"{self.path} cannot be written: {error}") from error
+        self._writer.write_table(pa.concat_tables(self._pending), row_group_size=ROW_GROUP_ROWS)
         self._pending, self._pending_rows = [], 0
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None and self._pending_rows:
-                self._flush()
+            with self._faults_named():
+                try:
+                    if kind is None and self._pending_rows:
+                        self._flush()
+                finally:
+                    self._writer.close()
+                if kind is None:
+                    with open(self._partial, "rb") as file:
+                        os.fsync(file.fileno())
+                    os.replace(self._partial, self.path)
+        except OutputError:
+            if kind is None:
+                raise  # otherwise the error that came first matters more
         finally:
-            self._writer.close()
-        if kind is not None:
             self._partial.unlink(missing_ok=True)
-            return
+
+    @contextmanager
+    def _faults_named(self) -> Iterator[None]:
         try:
-            with open(self._partial, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(self._partial, self.path)
-        except OSError as error_at_end:
-            raise OutputError(f"{self.path} cannot be written: {error_at_end}") from error_at_end
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"{self.path} cannot be written: {error}; free space or choose another -o"
+            ) from error

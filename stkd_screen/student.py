@@ -180,7 +180,7 @@ class Student(nn.Module):
         # Only [V] is read, so the last layer computes nothing else.
         last = cast(Layer, self.layers[-1])
         state = last.virtual(x)[:, 0]
-        # Under bfloat16 autocast the readout stays in float32: it costs nothing and rounds to 5 meV otherwise.
+        # Under bfloat16 autocast the readout stays in float32: it costs nothing and would round to 5 meV.
         with torch.autocast(x.device.type, enabled=False):
             embedding = self.norm(state.to(self.norm.weight.dtype))
             return embedding, self.readout(embedding)

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 
 from stkd_screen.errors import WeightsError
 from stkd_screen.smiles.tokens import VOCABULARY_VERSION
@@ -86,7 +87,7 @@ def save_weights(weights: Weights, folder: Path) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in weights.student.state_dict().items()}
     tensors |= {ATOM_TYPES + level: torch.from_numpy(codes) for level, codes in weights.atom_types.items()}
     partial = folder / "model.safetensors.partial"
-    save_file(tensors, partial)
+    partial.write_bytes(serialize(tensors))  # with the usual permissions; save_file makes a private file
     config = {
         "format": FORMAT,
         "vocabulary": VOCABULARY_VERSION,

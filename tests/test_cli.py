@@ -1,8 +1,10 @@
 """The commands as a user runs them."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import polars as pl
@@ -90,12 +92,36 @@ def test_wrong_turns_are_errors_without_a_traceback(
 
 def test_train_then_evaluate(stkd_screen, toy, tmp_path):
     target = ["--target", "toy.weight=heavy:eV"]
-    options = ["--preset", "tiny", "--epochs", "2", "--batch-size", "32"]
+    options = ["--preset", "tiny", "--epochs", "2", "--batch-size", "32", "--seed", "3"]
     trained = stkd_screen("train", toy.table, "-o", tmp_path / "w", *target, *options)
     assert trained.returncode == 0, trained.stderr
     assert "valid MAE toy.weight" in trained.stderr and "molecules/s" in trained.stderr
-    measured = stkd_screen("evaluate", tmp_path / "w", toy.table, *target, "--json")
+    measured = stkd_screen("evaluate", tmp_path / "w", toy.table, "--json")
     metrics = json.loads(measured.stdout)
     assert set(metrics) == {"train", "valid", "test"} and metrics["test"]["toy.weight"]["n"] > 5
     table = stkd_screen("evaluate", tmp_path / "w", toy.table, *target, "--split", "test")
+    trained_on = json.loads((tmp_path / "w" / "config.json").read_text())["training"]["molecules"]
+    assert {split: m["toy.weight"]["n"] for split, m in metrics.items()} == trained_on
     assert "MAE" in table.stdout and "toy.weight" in table.stdout
+
+
+@pytest.mark.parametrize("stop", ["strict", "interrupt"])
+def test_a_run_that_stops_in_the_middle_ends_cleanly(toy, tmp_path, stop):
+    """Not by an abort of the process while a thread still computes."""
+    lines = [f"{'C' * (i % 40 + 1)} m{i}" for i in range(30_000)]
+    lines[9_000] = "C1CC ring"
+    (tmp_path / "in.smi").write_text("\n".join(lines))
+    command = [sys.executable, "-m", "stkd_screen", "embed", tmp_path / "in.smi", "--model", toy.weights]
+    if stop == "strict":
+        command.append("--strict")
+    process = subprocess.Popen(
+        [*command, "-o", tmp_path / "out.parquet"], stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    if stop == "interrupt":
+        while not list(tmp_path.glob("*.partial")) and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == {"strict": 1, "interrupt": 130}[stop], error
+    assert "Traceback" not in error
+    assert [path.name for path in tmp_path.iterdir() if "parquet" in path.name] == []

@@ -1,6 +1,8 @@
 """The main path: one row for each record, in order, the same in any company."""
 
 import json
+import resource
+import signal
 
 import duckdb
 import numpy as np
@@ -186,6 +188,31 @@ def test_an_error_while_writing_leaves_nothing_behind(tmp_path):
         writer.write(pa.table({"a": [1]}))
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_an_output_error_and_leaves_nothing(encoder, library, tmp_path):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that the write fails instead, as on a full disk
+    try:
+        with pytest.raises(OutputError, match=r"out\.parquet cannot be written"):
+            run(encoder, library, tmp_path / "out.parquet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["library.smi"]
+
+
+def test_windows_are_put_together_in_order(encoder, monkeypatch):
+    smiles = [f"{'C' * (k % 9 + 1)}{'ON'[k % 2]}" for k in range(50)]
+    whole = encoder.embed(smiles)
+    monkeypatch.setattr(encoder, "window", 7)
+    parts = encoder.embed(smiles)
+    assert_frame_equal(whole, parts, abs_tol=1e-5)
+    assert parts["row"].to_list() == list(range(50))
+
+
+def test_a_single_string_is_refused(encoder):
+    with pytest.raises(TypeError, match=r"give \[smiles\]"):
+        encoder.embed("CCO")
 
 
 def test_an_empty_input_gives_an_empty_table(encoder, tmp_path):

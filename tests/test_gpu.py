@@ -28,4 +28,4 @@ def test_no_graph_is_compiled_anew_over_a_mixed_library(toy):
     encoder = load(toy.weights, device="cuda", compile=True)
     encoder.embed(SMILES)
     with torch._dynamo.config.patch(error_on_recompile=True):
-        encoder.embed(SMILES[::-1] + ["CC.CC", "C1CC", "c1ccc2ccccc2c1"])
+        encoder.embed([*SMILES[::-1], "CC.CC", "C1CC", "c1ccc2ccccc2c1"])

@@ -6,6 +6,7 @@ import io
 import lzma
 import random
 import sys
+import uuid
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stkd_screen.errors import InputError
-from stkd_screen.records import RecordReader, open_text, smi
+from stkd_screen.records import RecordReader, Records, open_text, smi
 
 TEXT = b"CCO ethanol\nc1ccccc1\tbenzene\nC methane\n"
 ROWS = [("CCO", "ethanol"), ("c1ccccc1", "benzene"), ("C", "methane")]
@@ -328,10 +329,49 @@ def test_csv_line_ends_and_bom(write, end):
         ("smiles,other,id", {"smiles_column": 2, "id_column": 1}, ("2", "1")),
         ("smiles,other,id", {"smiles_column": "2"}, ("2", "3")),
         ("x,y,Name", {"smiles_column": 2}, ("2", "3")),
+        ("name,structure,smiles,id", {}, ("3", "4")),
+        ("title,canonical_smiles,smiles", {}, ("3", "1")),
+        ("structure,rdkit_smiles,name", {}, ("2", "3")),
+        ("structure,name,b", {}, ("1", "2")),
     ],
 )
 def test_csv_columns(write, header, options, expected):
-    assert rows(write("x.csv", f"{header}\n1,2,3\n".encode()), **options) == [expected]
+    assert rows(write("x.csv", f"{header}\n1,2,3,4\n".encode()), **options) == [expected]
+
+
+def test_chosen_columns_can_be_shown(write):
+    paths = [write("x.csv", b"a,SMILES,Id\n1,C,2\n"), write("y.csv", b"1,C\n"), write("z.smi", TEXT)]
+    reader = RecordReader(paths[:1])
+    assert reader.columns == {}
+    list(reader)
+    assert reader.columns == {str(paths[0]): ("SMILES", "Id")}
+    reader = RecordReader(paths[1:], smiles_column=2)
+    list(reader)
+    assert reader.columns == {str(paths[1]): ("column 2", None)}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("x.csv", "id;smiles\na;CCO\nb;C\n", [("CCO", "a"), ("C", "b")]),
+        ("x.csv", '\r\n"id";"smiles"\r\n"a;b";CCO\r\n', [("CCO", "a;b")]),
+        ("x.csv", "id\tsmiles\na\tCCO\n", [("CCO", "a")]),
+        ("x.csv", "smiles\tnote; id\nCCO\ta\n", [("CCO", None)]),
+        ("x.tsv", "id;smiles\na;CCO\n", [("CCO", "a")]),
+        ("x.csv", '"smiles; as given"\nCCO\n', [("CCO", None)]),
+        ("x.csv", "id,smiles;raw\na,CCO\n", [("CCO", "a")]),
+    ],
+)
+def test_csv_other_delimiter(write, name, text, expected):
+    path = write(name, text.encode())
+    assert rows(path) == expected
+    [batch] = RecordReader([path])
+    assert batch.lines[0] == text.count("\n", 0, text.index("CCO")) + 1
+
+
+def test_csv_semicolons_of_extended_smiles_separate_nothing(write):
+    path = write("x.csv", b"CCO |$;;R$|\nC\n")
+    assert rows(path, smiles_column=1) == [("CCO", None), ("C", None)]
 
 
 def test_csv_without_header_by_number(write):
@@ -448,6 +488,28 @@ def test_parquet_columns(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "store", [lambda ids: ids, lambda ids: ids.cast(pa.uuid()), lambda ids: ids.dictionary_encode()]
+)
+def test_parquet_ids_of_fixed_size(tmp_path, store):
+    number = uuid.UUID(int=0xAB)
+    ids = store(pa.array([number.bytes, None], pa.binary(16)))
+    path = write_parquet(tmp_path / "x.parquet", {"smiles": ["C", "N"], "id": ids})
+    assert rows(path) == [("C", number.hex), ("N", None)]
+
+
+@pytest.mark.parametrize("name", ["smiles", "id"])
+def test_parquet_two_columns_of_one_name(tmp_path, name):
+    columns = [pa.array(["C"]), pa.array(["a"]), pa.array(["N"]), pa.array([1]), pa.array([2])]
+    table = pa.Table.from_arrays(columns, names=["smiles", "id", name, "other", "other"])
+    pq.write_table(table, tmp_path / "x.parquet")
+    message = rows_before_fault(tmp_path / "x.parquet")[1]
+    assert message.endswith(f"x.parquet: 2 columns are named {name!r}; rename all but one")
+    other = table.select([0, 1, 3, 4])
+    pq.write_table(other, tmp_path / "y.parquet")
+    assert rows(tmp_path / "y.parquet") == [("C", "a")]
+
+
 def test_parquet_without_rows(tmp_path):
     path = write_parquet(tmp_path / "x.parquet", {"smiles": pa.array([], pa.string())})
     reader = RecordReader([path])
@@ -501,6 +563,35 @@ def test_folder(write, tmp_path):
         "c.smi",
     ]
     assert rows(tmp_path) == [("N", "a"), ("C", "b"), ("O", "c")]
+
+
+def test_folder_leaves_out_what_is_no_library(write, tmp_path):
+    for name in (".hidden", "sub", ".top"):
+        (tmp_path / name).mkdir()
+    names = ["README.txt", "notes.txt.gz", ".x.smi", ".hidden/x.smi", "out.parquet.partial", "x.smi.partial"]
+    for name in (*names, "sub/x.smi", ".top/y.smi"):
+        write(name, TEXT)
+    assert RecordReader([tmp_path]).files == [tmp_path / "sub" / "x.smi"]
+    assert RecordReader([tmp_path / ".top"]).files == [tmp_path / ".top" / "y.smi"]
+    assert rows(tmp_path / "README.txt") == ROWS
+    (tmp_path / "sub" / "x.smi").unlink()
+    with pytest.raises(InputError, match=r"hidden and \.txt files"):
+        RecordReader([tmp_path])
+
+
+def test_output_is_no_input(write, tmp_path, monkeypatch):
+    write("x.smi", TEXT)
+    output = write_parquet(tmp_path / "out.parquet", {"smiles": ["C"]})
+    monkeypatch.chdir(tmp_path)
+    for exclude in (output, output.relative_to(tmp_path), tmp_path / "new.parquet", None):
+        files = RecordReader([tmp_path], exclude=exclude).files
+        assert (output in files) == (exclude is None or exclude.name == "new.parquet")
+    for named in (output, "out.parquet"):
+        with pytest.raises(InputError, match=r"out\.parquet is both input and output; give another -o"):
+            RecordReader(["x.smi", named], exclude=output)
+    (tmp_path / "x.smi").unlink()
+    with pytest.raises(InputError, match="no molecule file"):
+        RecordReader([tmp_path], exclude=output)
 
 
 def test_inputs_keep_their_order_and_names(write, tmp_path, monkeypatch):
@@ -567,6 +658,15 @@ def test_progress_reaches_the_total(write, extension, kind):
 def test_open_text_is_usable_by_itself(write):
     with open_text(write("x.smi.gz", gzip.compress(TEXT))) as stream:
         assert io.TextIOWrapper(stream).read() == TEXT.decode()
+
+
+def test_batch_of_sliced_arrays_starts_at_offset_zero():
+    texts = pa.array(["O", "C", "N"], pa.large_string())
+    batch = Records(texts[1:], pa.array(["a", "b", None], pa.large_string())[1:], {}, "x", np.array([2, 3]))
+    check_layout(batch)
+    check_layout(batch.head(1))
+    assert batch.smiles.to_pylist() == ["C", "N"]
+    assert batch.id.to_pylist() == ["b", None]
 
 
 def test_batch_size_must_be_positive(write):

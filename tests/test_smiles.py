@@ -13,6 +13,7 @@ from stkd_screen.smiles import (
     BondType,
     ParseError,
     describe_error,
+    error_class,
     pack_smiles,
     pretransform,
 )
@@ -196,11 +197,34 @@ def test_every_error_is_described() -> None:
     assert describe_error(ParseError.RING_UNCLOSED, 3, "CC%12C") == "unclosed ring bond 12 at column 3"
     assert describe_error(ParseError.RING_UNCLOSED, 2, "C%(7)C") == "unclosed ring bond 7 at column 2"
     assert describe_error(ParseError.ATOM_EXPECTED, 3, "C=") == "an atom is expected, not the end at column 3"
-    assert describe_error(ParseError.NOT_ASCII, 2, b"C\xc3") == (
-        "byte 0xc3 is not a printable ASCII character at column 2"
-    )
     for error in ParseError:
         assert describe_error(error, 1, "C1")
+
+
+@pytest.mark.parametrize(
+    ("smiles", "found"),
+    [
+        ("C?C", "'?'"),
+        ("Cé", "'é'"),
+        ("Cé".encode(), "'é'"),
+        ("C中", "'中'"),
+        ("C C", "a blank"),
+        ("C\tC", "a tab"),
+        ("C\x00", "U+0000"),
+        ("C\u200b", "U+200B"),
+        ("C\U000e0001", "U+E0001"),
+        (b"C\xc3", "byte 0xc3"),
+    ],
+)
+def test_errors_name_the_character(smiles: str | bytes, found: str) -> None:
+    assert describe_error(*error_of(smiles), smiles).startswith(f"{found} is not ")
+
+
+def test_error_classes_are_one_for_each_code() -> None:
+    classes = [error_class(error) for error in ParseError]
+    assert len(set(classes)) == len(classes)
+    assert not any("{" in text for text in classes)
+    assert error_class(ParseError.RING_UNCLOSED) == "unclosed ring bond"
 
 
 def test_every_error_is_documented() -> None:
@@ -261,6 +285,14 @@ def test_rows_are_packed_and_bad_ones_hold_nothing() -> None:
     assert molecules.element.dtype == np.uint8
     assert molecules.bond_atoms.shape == (7, 2)
     assert molecules.fragments.tolist() == [1, 0, 0, 1, 0, 1]
+
+
+def test_heavy_atoms() -> None:
+    molecules = pretransform(*pack_smiles(["CCO", "C1", "[H][H]", "*C[nH]", "*", "c1ccccc1", "[2H+].[Fe]"]))
+    heavy = molecules.heavy_atoms()
+    assert heavy.tolist() == [3, 0, 0, 2, 0, 6, 1]
+    assert heavy.dtype == np.int64
+    assert pretransform(*pack_smiles([])).heavy_atoms().shape == (0,)
 
 
 def test_a_row_does_not_depend_on_its_neighbours() -> None:

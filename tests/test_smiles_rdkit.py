@@ -1,7 +1,7 @@
 """The pre-transformation against RDKit, atom by atom and bond by bond, on real libraries.
 
 The graph is compared with RDKit's unsanitised molecule, the hydrogens with its sanitised one. The default
-run takes a sample of every file; ``-m slow`` takes them whole. docs/smiles.md gives the counts.
+run takes a sample of every file; `-m slow` takes them whole. docs/smiles.md gives the counts.
 """
 
 import gzip
@@ -103,7 +103,7 @@ def valences_allowed(graph) -> bool:
 
 
 def load(name: str, column: int = 0, limit: int | None = None) -> list[str]:
-    """SMILES of a shared file, up to ``limit`` of them evenly taken; the header of a table falls away."""
+    """SMILES of a shared file, up to `limit` of them evenly taken; the header of a table falls away."""
     path = DATA / name
     if not path.exists():
         pytest.skip(f"no {path}")

@@ -1,5 +1,7 @@
 """Training: it learns, it resumes bit for bit, and it says what is wrong with the data."""
 
+import bz2
+import gzip
 from dataclasses import replace
 from itertools import pairwise
 
@@ -9,11 +11,12 @@ import pytest
 import torch
 from conftest import TOY_TRAINING
 
-from stkd_screen.errors import TrainingError
+from stkd_screen.errors import StkdError, TrainingError
 from stkd_screen.smiles.tokens import MAX_ATOMS, random_positions
+from stkd_screen.student import PRESETS
 from stkd_screen.teach.evaluate import evaluate_weights
 from stkd_screen.teach.tables import HARTREE_IN_EV, TargetColumn, read_labelled
-from stkd_screen.teach.train import _Run, masked_l1, train
+from stkd_screen.teach.train import Trainer, masked_l1, train
 from stkd_screen.weights import load_weights
 
 
@@ -38,18 +41,29 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("random_orders", [0.0, 0.5])
-def test_a_killed_run_resumes_to_the_same_bits(toy, tmp_path, random_orders):
-    config = replace(TOY_TRAINING, epochs=6, random_orders=random_orders)
-    data = read_labelled([toy.table], toy.columns)
-    unbroken = train(data, toy.columns, config, tmp_path / "unbroken")
+def kill_after(seconds_or_steps):
+    """A report that stops the run at the first checkpoint from a given step on."""
 
-    def kill_in_the_middle(progress):
-        if progress.valid is not None and progress.epoch >= 3:
+    def report(progress):
+        if progress.step >= seconds_or_steps:
             raise Killed
 
-    with pytest.raises(Killed):
-        train(data, toy.columns, config, tmp_path / "broken", kill_in_the_middle)
+    return report
+
+
+@pytest.mark.parametrize(("random_orders", "dropout"), [(0.0, 0.0), (0.5, 0.1)])
+def test_a_killed_run_resumes_to_the_same_bits(toy, tmp_path, monkeypatch, random_orders, dropout):
+    monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], dropout=dropout))
+    # Checkpoints in the middle of epochs, too.
+    monkeypatch.setattr(Trainer, "evaluation_is_due", lambda self: self.step % 7 == 0 or self.step == 85)
+    config = replace(TOY_TRAINING, epochs=5, random_orders=random_orders)
+    data = read_labelled([toy.table], toy.columns)
+    assert len(Trainer(data, toy.columns, config).epoch_batches(0)) == 17
+    unbroken = train(data, toy.columns, config, tmp_path / "unbroken")
+
+    for step in (7, 35, 70):
+        with pytest.raises(Killed):
+            train(data, toy.columns, config, tmp_path / "broken", kill_after(step))
     assert (tmp_path / "broken" / "checkpoint.pt").is_file()
     resumed = train(data, toy.columns, config, tmp_path / "broken")
 
@@ -59,28 +73,72 @@ def test_a_killed_run_resumes_to_the_same_bits(toy, tmp_path, random_orders):
     assert not (tmp_path / "broken" / "checkpoint.pt").exists()
 
 
-def test_a_checkpoint_of_another_run_is_refused(toy, tmp_path):
-    data = read_labelled([toy.table], toy.columns)
-    run = _Run(data, toy.columns, TOY_TRAINING, tmp_path)
-    run.save(tmp_path / "checkpoint.pt")
+def start_a_run(toy, folder, config=TOY_TRAINING, columns=None, data=None):
+    columns = columns or toy.columns
+    data = data or read_labelled([toy.table], columns)
+    with pytest.raises(Killed):
+        train(data, columns, replace(config, epochs=2), folder, kill_after(1))
+    return data
+
+
+def test_a_checkpoint_of_other_options_is_refused(toy, tmp_path):
+    data = start_a_run(toy, tmp_path)
     with pytest.raises(TrainingError, match="other learning_rate"):
         train(data, toy.columns, replace(TOY_TRAINING, learning_rate=1e-4), tmp_path)
 
 
+def test_a_checkpoint_of_another_split_of_the_same_file_is_refused(toy, tmp_path):
+    data = start_a_run(toy, tmp_path)
+    exchanged = replace(data, split=np.choose(data.split, [2, 1, 0]).astype(data.split.dtype))
+    with pytest.raises(TrainingError, match="other data"):
+        train(exchanged, toy.columns, TOY_TRAINING, tmp_path)
+
+
+def test_finished_weights_are_replaced_only_when_told(toy, tmp_path):
+    config = replace(TOY_TRAINING, epochs=1)
+    data = read_labelled([toy.table], toy.columns)
+    train(data, toy.columns, config, tmp_path)
+    with pytest.raises(TrainingError, match="holds finished weights.*--restart"):
+        train(data, toy.columns, config, tmp_path)
+    train(data, toy.columns, config, tmp_path, restart=True)
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(toy, tmp_path):
+    (tmp_path / "file").write_text("")
+    data = read_labelled([toy.table], toy.columns)
+    with pytest.raises(TrainingError, match="cannot be written"):
+        train(data, toy.columns, TOY_TRAINING, tmp_path / "file" / "weights")
+
+
 def test_a_run_may_be_made_longer_when_it_goes_on(toy, tmp_path):
-    data = read_labelled([toy.table], toy.columns)
-    run = _Run(data, toy.columns, replace(TOY_TRAINING, epochs=1), tmp_path)
-    run.save(tmp_path / "checkpoint.pt")
-    weights = train(data, toy.columns, replace(TOY_TRAINING, epochs=2), tmp_path)
-    assert weights.training["epochs"] == 2
+    data = start_a_run(toy, tmp_path)
+    assert train(data, toy.columns, replace(TOY_TRAINING, epochs=3), tmp_path).training["epochs"] == 3
 
 
-def test_max_minutes_becomes_a_number_of_steps(toy, tmp_path):
+@pytest.mark.parametrize("killed_at", [None, 50, 90])
+def test_max_minutes_becomes_a_number_of_steps(toy, tmp_path, monkeypatch, killed_at):
+    """The budget holds, also for a run that was killed before or after it was turned into steps."""
+    clock = iter(np.arange(0, 10_000, 0.1))  # each look at the clock is a tenth of a second later
+    monkeypatch.setattr("stkd_screen.teach.train.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(Trainer, "evaluation_is_due", lambda self: self.step in (50, 90, self.total_steps))
     data = read_labelled([toy.table], toy.columns)
-    config = replace(TOY_TRAINING, epochs=100_000, max_minutes=0.02, batch_size=8)
+    config = replace(TOY_TRAINING, epochs=100_000, max_minutes=0.5)
+    if killed_at:
+        with pytest.raises(Killed):
+            train(data, toy.columns, config, tmp_path, kill_after(killed_at))
     seen = []
     train(data, toy.columns, config, tmp_path, seen.append)
-    assert seen[-1].step == seen[-1].total_steps < 100_000 * 10
+    # Half a minute is 300 steps of a tenth of a second; a share of them is kept for evaluations.
+    assert 260 <= seen[-1].step == seen[-1].total_steps <= 300
+
+
+def test_the_card_holds_hash_errors_and_data(toy):
+    card = (toy.weights / "README.md").read_text(encoding="utf-8")
+    weights = load_weights(toy.weights)
+    assert weights.sha256 in card
+    for split in ("valid", "test"):
+        mae = weights.metrics[split]["toy.weight"]["mae"]
+        assert f"| toy.weight | {split} | {mae:.4f} |" in card
 
 
 def test_masked_l1_by_hand():
@@ -131,7 +189,9 @@ def test_repeated_rows_stay_on_one_side_of_a_random_split(tmp_path):
     ("rows", "target", "message"),
     [
         ("smiles,y\nC,1\n", "a.z=z:eV", "none of the target columns z"),
-        ("smi,y\nC,1\n", "a.y=y:eV", "no column 'smiles'.*--smiles-column"),
+        ("molecule,y\nC,1\n", "a.y=y:eV", "--smiles-column"),
+        ("smiles,y\n", "a.y=y:eV", "no usable row.*there are no rows"),
+        ("", "a.y=y:eV", "is empty"),
         ("smiles,y\nC1C,1\n", "a.y=y:eV", "no usable row.*unclosed ring bond 1"),
         ("smiles,y\nC,high\n", "a.y=y:eV", "column 'y' is not numeric"),
         ("smiles,y,split\nC,1,training\n", "a.y=y:eV", r"holds \['training'\]"),
@@ -140,7 +200,7 @@ def test_repeated_rows_stay_on_one_side_of_a_random_split(tmp_path):
 )
 def test_bad_tables_get_fact_place_and_fix(tmp_path, rows, target, message):
     (tmp_path / "t.csv").write_text(rows)
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(StkdError, match=message):
         read_labelled([tmp_path / "t.csv"], [TargetColumn.parse(target)])
 
 
@@ -150,3 +210,35 @@ def test_a_constant_target_is_refused(toy, tmp_path):
     columns = [TargetColumn.parse("toy.weight=heavy:eV")]
     with pytest.raises(TrainingError, match="at least two different"):
         train(read_labelled([tmp_path / "t.csv"], columns), columns, TOY_TRAINING, tmp_path / "w")
+
+
+def test_a_split_column_that_is_named_must_exist(toy):
+    with pytest.raises(TrainingError, match="no column 'fold'.*--split-column"):
+        read_labelled([toy.table], toy.columns, split_column="fold")
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [(["a.y=y:eV", "a.y=z:eV"], "target a.y is named twice"), (["a.id=y:none"], "'id' is a column of every")],
+)
+def test_targets_that_would_overwrite_each_other_are_refused(tmp_path, targets, message):
+    with pytest.raises(TrainingError, match=message):
+        read_labelled([tmp_path / "t.csv"], [TargetColumn.parse(text) for text in targets])
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.csv.bz2", "t.tsv", "t.parquet"])
+def test_tables_of_every_kind_read_alike(toy, tmp_path, name):
+    frame, path = pl.read_csv(toy.table), tmp_path / name
+    if name.endswith("parquet"):
+        frame.write_parquet(path)
+    else:
+        text = frame.write_csv(separator="\t" if ".tsv" in name else ",").encode()
+        path.write_bytes({".gz": gzip.compress, ".bz2": bz2.compress}.get(path.suffix, bytes)(text))
+    read = read_labelled([path], toy.columns)
+    assert read.fingerprint() == read_labelled([toy.table], toy.columns).fingerprint()
+
+
+def test_what_follows_the_smiles_is_no_part_of_it(tmp_path):
+    pl.DataFrame({"smiles": [" CC |$;$|", "CCO "], "y": [1.0, 2.0]}).write_csv(tmp_path / "t.csv")
+    data = read_labelled([tmp_path / "t.csv"], [TargetColumn.parse("a.y=y:eV")])
+    assert np.diff(data.molecules.atom_offsets).tolist() == [2, 3]

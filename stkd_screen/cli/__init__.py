@@ -1,5 +1,6 @@
 """The command line: one thin module a command. Only this layer prints, and only it exits."""
 
+import signal
 import sys
 
 import typer
@@ -36,10 +37,24 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 
 
+class Interrupted(BaseException):
+    """Ctrl-C. A class of our own, since typer would take a KeyboardInterrupt for an error and exit 1."""
+
+
+def _interrupt(*_: object) -> None:
+    raise Interrupted
+
+
 def main() -> None:
-    """Run the program; an error made for the user is printed in red and exits 1."""
+    """Run the program; an error made for the user is printed in red and exits 1, an interrupt exits 130."""
+    before = signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
     except StkdError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(1)
+    except Interrupted:
+        typer.secho("interrupted", fg="red", err=True)
+        sys.exit(130)
+    finally:
+        signal.signal(signal.SIGINT, before)

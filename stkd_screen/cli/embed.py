@@ -81,7 +81,9 @@ def embed(
     startup = time.perf_counter() - started
     options = OutputOptions(level, embedding, embedding_dtype, largest_fragment).checked(encoder.weights)
     window = min(encoder.window, limit or encoder.window)
-    reader = RecordReader(inputs, smiles_column=smiles_column, id_column=id_column, batch_size=window)
+    reader = RecordReader(
+        inputs, smiles_column=smiles_column, id_column=id_column, batch_size=window, exclude=output
+    )
     with EmbedDisplay(console, reader) as display:
         summary = run_embed(
             reader,

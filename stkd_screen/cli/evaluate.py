@@ -12,12 +12,15 @@ def evaluate(
     data: Annotated[list[Path], typer.Argument(help="CSV, TSV or Parquet tables (.csv.gz too).")],
     target: Annotated[
         list[str] | None,
-        typer.Option(help="Columns to compare with, as LEVEL.NAME=COLUMN:UNIT [default: as for train]."),
+        typer.Option(help="Columns to compare with, as LEVEL.NAME=COLUMN:UNIT [default: those trained on]."),
     ] = None,
     smiles_column: Annotated[str | None, typer.Option(help="SMILES column [default: smiles].")] = None,
     split_column: Annotated[
-        str, typer.Option(help="Column with train, valid, test; without it 8:1:1 by a hash of the SMILES.")
-    ] = "split",
+        str | None,
+        typer.Option(
+            help="Column with train, valid, test [default: split; without it 8:1:1 by a hash of the SMILES]."
+        ),
+    ] = None,
     split: Annotated[list[str] | None, typer.Option(help="Splits to measure [default: all].")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
@@ -29,7 +32,6 @@ def evaluate(
     from rich.console import Console
 
     from stkd_screen.cli.display import metrics_table
-    from stkd_screen.cli.train import DEFAULT_TARGETS
     from stkd_screen.encoder import choose_device
     from stkd_screen.teach.evaluate import evaluate_weights
     from stkd_screen.teach.tables import TargetColumn, read_labelled
@@ -37,7 +39,8 @@ def evaluate(
 
     console = Console()
     loaded = load_weights(weights)
-    columns = [TargetColumn.parse(text) for text in target or DEFAULT_TARGETS]
+    columns = [TargetColumn.parse(text) for text in target or ()]
+    columns = columns or [TargetColumn(**column) for column in loaded.training["columns"]]
     labelled = read_labelled(data, columns, smiles_column=smiles_column, split_column=split_column)
     for reason in labelled.left_out:
         Console(stderr=True).print(f"left out: {reason}", style="yellow", highlight=False)

@@ -26,8 +26,11 @@ def train(
     ] = None,
     smiles_column: Annotated[str | None, typer.Option(help="SMILES column [default: smiles].")] = None,
     split_column: Annotated[
-        str, typer.Option(help="Column with train, valid, test; without it 8:1:1 by a hash of the SMILES.")
-    ] = "split",
+        str | None,
+        typer.Option(
+            help="Column with train, valid, test [default: split; without it 8:1:1 by a hash of the SMILES]."
+        ),
+    ] = None,
     preset: Annotated[str, typer.Option(help="Size of the student: small, paper or tiny.")] = "small",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training molecules.")] = 100,
     max_minutes: Annotated[
@@ -39,9 +42,11 @@ def train(
     random_orders: Annotated[
         float, typer.Option(min=0, max=1, help="Share of molecules shown with their atoms in random order.")
     ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of weights, batches and orders.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, batches and orders.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    restart: Annotated[bool, typer.Option("--restart", help="Throw an unfinished run away.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start anew, replacing what the folder holds.")
+    ] = False,
 ) -> None:
     """Fit a student to SMILES and targets, from scratch.
 
@@ -70,14 +75,14 @@ def train(
         seed=seed,
         device=str(choose_device(device)),
     )
-    labelled = read_labelled(data, columns, smiles_column=smiles_column, split_column=split_column, seed=seed)
+    labelled = read_labelled(data, columns, smiles_column=smiles_column, split_column=split_column)
     counts = ", ".join(f"{len(labelled.rows(name)):,} {name}" for name in ("train", "valid", "test"))
-    console.print(f"{counts} molecules", highlight=False)
+    ways = ", ".join(dict.fromkeys(file["split"] for file in labelled.files))
+    console.print(f"{counts} molecules, split by {ways}", highlight=False)
     for reason in labelled.left_out:
         console.print(f"left out: {reason}", style="yellow", highlight=False)
-    if restart:
-        (output / "checkpoint.pt").unlink(missing_ok=True)
     with TrainingDisplay(console) as display:
-        weights = run_training(labelled, columns, config, output, display.update)
+        weights = run_training(labelled, columns, config, output, display.update, restart=restart)
     console.print(metrics_table(weights.metrics, weights.targets))
-    console.print(f"weights in {output}; measure them with: stkd-screen evaluate {output} {data[0]}")
+    tables = " ".join(map(str, data))
+    console.print(f"weights in {output}; measure them with: stkd-screen evaluate {output} {tables}")

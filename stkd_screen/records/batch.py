@@ -8,7 +8,10 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class Records:
-    """Consecutive input records of one file. Arrow arrays have offset 0; `smiles` has no null bitmap."""
+    """Consecutive input records of one file.
+
+    Readers of the raw buffers are promised: Arrow arrays have offset 0; `smiles` has no null bitmap.
+    """
 
     smiles: pa.Array  # (R,) large_string, as read; invalid UTF-8 shown as U+FFFD; empty where missing
     id: pa.Array  # (R,) large_string, null where missing
@@ -18,7 +21,8 @@ class Records:
     unit: str = "line"  # what `lines` counts: "line" or "row"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "smiles", _without_bitmap(self.smiles))
+        object.__setattr__(self, "smiles", _without_bitmap(_from_zero(self.smiles)))
+        object.__setattr__(self, "id", _from_zero(self.id))
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -66,8 +70,12 @@ def id_text(raw: pa.Array) -> pa.Array:
         return pa.array(texts, pa.large_string())
 
 
+def _from_zero(array: pa.Array) -> pa.Array:
+    return pa.concat_arrays([array]) if array.offset else array
+
+
 def _without_bitmap(array: pa.Array) -> pa.Array:
-    # Arrow kernels like to return an all-valid bitmap; readers of the raw buffers are promised none.
+    # Arrow kernels like to return an all-valid bitmap.
     _, offsets, data = array.buffers()
     return pa.Array.from_buffers(array.type, len(array), [None, offsets, data])
 

@@ -1,9 +1,11 @@
 """Which columns of a table hold the SMILES and the id."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from stkd_screen.errors import InputError
 
+# The usual names, the likeliest first.
 SMILES_NAMES = ("smiles", "smile", "canonical_smiles", "isomeric_smiles", "smi", "structure")
 ID_NAMES = (
     "id",
@@ -24,30 +26,52 @@ ID_NAMES = (
 Column = str | int | None  # as asked for: a name, a 1-based number, or None for the usual names
 
 
+@dataclass(frozen=True)
+class ColumnChoice:
+    """The columns asked for, and those that were chosen in each table."""
+
+    smiles: Column
+    id: Column
+    chosen: dict[str, tuple[str, str | None]] = field(default_factory=dict)  # by source: SMILES, id
+
+    def pick(self, names: Sequence[str], source: str) -> tuple[int, int | None]:
+        """As `pick_columns`, and remember the choice."""
+        smiles, id = pick_columns(names, self.smiles, self.id, source)
+        self.chosen[source] = names[smiles], None if id is None else names[id]
+        return smiles, id
+
+
 def pick_columns(names: Sequence[str], smiles: Column, id: Column, source: str) -> tuple[int, int | None]:
     """Indices of the SMILES column and of the id column (None: no id).
+
+    Of several usual names the likeliest counts, wherever it stands; any name with "smiles" in it comes after
+    the usual ones but before "structure", which may be a drawing or a number.
 
     Raises:
         InputError: there is no such column.
     """
     lower = [name.strip().lower() for name in names]
     if id is None:
-        id_index = next((i for i, name in enumerate(lower) if name in ID_NAMES), None)
+        id_index = _first_of(ID_NAMES, lower)
     else:
         id_index = _asked_for(names, id, source, "--id-column")
     if smiles is not None:
         return _asked_for(names, smiles, source, "--smiles-column"), id_index
-    usual = [i for i, name in enumerate(lower) if name in SMILES_NAMES]
-    usual += [i for i, name in enumerate(lower) if "smiles" in name]
-    if not usual:
+    *usual, structure = SMILES_NAMES
+    smiles_index = _first_of([*usual, *(name for name in lower if "smiles" in name), structure], lower)
+    if smiles_index is None:
         raise InputError(f"{source}: no SMILES column among {_listed(names)}; name it with --smiles-column")
-    return usual[0], id_index
+    return smiles_index, id_index
 
 
 def looks_like_header(row: Sequence[str]) -> bool:
     """Whether any field of a first row is a usual column name, so that the row names columns."""
     fields = [field.strip().lower() for field in row]
     return any(field in SMILES_NAMES or field in ID_NAMES or "smiles" in field for field in fields)
+
+
+def _first_of(wanted: Iterable[str], names: Sequence[str]) -> int | None:
+    return next((names.index(name) for name in wanted if name in names), None)
 
 
 def _asked_for(names: Sequence[str], column: str | int, source: str, option: str) -> int:

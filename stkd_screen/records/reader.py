@@ -5,6 +5,7 @@ from pathlib import Path
 
 from stkd_screen.errors import InputError
 from stkd_screen.records.batch import Records
+from stkd_screen.records.columns import ColumnChoice
 from stkd_screen.records.inputs import STDIN, expand, file_format
 from stkd_screen.records.smi import read_smi
 from stkd_screen.records.streams import TextStream, open_text
@@ -19,6 +20,7 @@ class RecordReader:
         smiles_column, id_column: name or 1-based number (3 or "3") of a column in .csv, .tsv and .parquet
             files; found by their usual names where None. In .smi files the SMILES always comes first.
         batch_size: records a batch; only the last one of a file may hold fewer.
+        exclude: the output of the run: left out of folders, and refused where an input names it.
 
     Raises:
         InputError: here for inputs that cannot be read at all; while iterating, after the rows before it, for
@@ -27,6 +29,7 @@ class RecordReader:
 
     files: list[Path]  # expanded inputs, in order
     bytes_total: int | None  # sum of (compressed) file sizes; None where stdin is among them
+    columns: dict[str, tuple[str, str | None]]  # of each table begun: names of its SMILES and its id column
 
     def __init__(
         self,
@@ -35,13 +38,16 @@ class RecordReader:
         smiles_column: str | int | None = None,
         id_column: str | int | None = None,
         batch_size: int = 8192,
+        exclude: Path | None = None,
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
-        self.files = expand(inputs)
+        self.files = expand(inputs, exclude)
         self.batch_size = batch_size
-        self._columns = (_as_number(smiles_column), _as_number(id_column))
-        if self._columns != (None, None) and all(file_format(path) == "smi" for path in self.files):
+        self._choice = ColumnChoice(_as_number(smiles_column), _as_number(id_column))
+        self.columns = self._choice.chosen
+        asked_for = smiles_column is not None or id_column is not None
+        if asked_for and all(file_format(path) == "smi" for path in self.files):
             raise InputError(
                 "--smiles-column and --id-column are for .csv, .tsv and .parquet files, and no input is one; "
                 "a .smi line is SMILES, then id: rename a file of tab-separated columns to .tsv"
@@ -65,7 +71,7 @@ class RecordReader:
         source = "<stdin>" if path == STDIN else str(path)
         kind = file_format(path)
         if kind == "parquet":
-            table = self._current = ParquetTable(path, *self._columns)
+            table = self._current = ParquetTable(path, self._choice)
             yield from table.read(source, self.batch_size)
             return
         with open_text(path) as stream:
@@ -74,7 +80,7 @@ class RecordReader:
                 yield from read_smi(stream, source, self.batch_size)
             else:
                 delimiter = "\t" if kind == "tsv" else ","
-                yield from read_csv(stream, source, delimiter, *self._columns, self.batch_size)
+                yield from read_csv(stream, source, delimiter, self._choice, self.batch_size)
 
 
 def _as_number(column: str | int | None) -> str | int | None:

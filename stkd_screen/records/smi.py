@@ -8,9 +8,10 @@ import pyarrow as pa
 
 from stkd_screen.errors import InputError
 from stkd_screen.records.batch import Records, id_text, smiles_text
+from stkd_screen.records.columns import SMILES_NAMES
 from stkd_screen.records.streams import Damaged, TextStream, damaged
 
-HEADERS = {b"smiles", b"smile", b"canonical_smiles", b"isomeric_smiles", b"smi", b"structure"}
+HEADERS = {name.encode() for name in SMILES_NAMES}
 _BLOCK = 4 << 20  # bytes: about 80,000 records, so little is split anew for the batch that spans two blocks
 _NEWLINE, _HASH, _BAR = b"\n#|"
 

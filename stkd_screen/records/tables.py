@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 
 from stkd_screen.errors import InputError
 from stkd_screen.records.batch import Records, id_text, smiles_text
-from stkd_screen.records.columns import Column, looks_like_header, pick_columns
+from stkd_screen.records.columns import ColumnChoice, looks_like_header
 from stkd_screen.records.streams import Damaged, TextStream, damaged
 
 _FIELD_LIMIT = 1 << 28  # characters in a field; the csv module's own limit is 128 KB
@@ -21,12 +22,16 @@ _READ_AHEAD = 1 << 20  # bytes of a parquet column held at a time, instead of a 
 
 
 def read_csv(
-    stream: TextStream, source: str, delimiter: str, smiles_column: Column, id_column: Column, batch_size: int
+    stream: TextStream, source: str, delimiter: str, columns: ColumnChoice, batch_size: int
 ) -> Iterator[Records]:
     """Batches of `batch_size` records, the last one shorter.
 
-    The first row is the header. Only where `smiles_column` is a number may it be missing: then the first row
-    is a header if any of its fields is a usual column name (smiles, id, ...), else a record.
+    The first row is the header. Only where the SMILES column is a number may it be missing: then the first
+    row is a header if any of its fields is a usual column name (smiles, id, ...), else a record.
+
+    A first row that `delimiter` leaves in one piece though it has a tab or a semicolon in it is separated by
+    that: spreadsheets of many countries write semicolons into a .csv. The tab goes first, being the one that
+    text holds by accident least often.
 
     Raises:
         InputError: no such column, an unclosed quote, a damaged file (the records before it come first).
@@ -35,12 +40,13 @@ def read_csv(
     line, first_row = next(rows, (0, []))
     if not first_row:
         return
-    if isinstance(smiles_column, int) and not isinstance(id_column, str) and not looks_like_header(first_row):
+    by_number = isinstance(columns.smiles, int) and not isinstance(columns.id, str)
+    if by_number and not looks_like_header(first_row):
         names = [f"column {number}" for number in range(1, len(first_row) + 1)]
         batch = [(line, first_row)]
     else:
         names, batch = first_row, []
-    smiles, id = pick_columns(names, smiles_column, id_column, source)
+    smiles, id = columns.pick(names, source)
 
     fault: InputError | None = None
     try:
@@ -61,9 +67,10 @@ def _csv_rows(stream: TextStream, source: str, delimiter: str) -> Iterator[tuple
     """(first line, fields) of each row that is not blank. Bytes that are not UTF-8 become surrogates."""
     csv.field_size_limit(_FIELD_LIMIT)
     text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")  # type: ignore[type-var]
-    reader = csv.reader(text, delimiter=delimiter)
     line = 0  # lines before the row
     try:
+        start = _first_lines(text)
+        reader = csv.reader(chain(start, text), delimiter=_delimiter(start, delimiter))
         for row in reader:
             if reader.line_num - line > _MOST_LINES:
                 raise InputError(f"{source} line {line + 1}: {_MOST_LINES} lines in a row; is a quote open?")
@@ -76,6 +83,24 @@ def _csv_rows(stream: TextStream, source: str, delimiter: str) -> Iterator[tuple
         raise damaged(source, line, fault) from fault
     except csv.Error as fault:
         raise InputError(f"{source} line {line + 1}: {fault}; is a quote not closed?") from fault
+
+
+def _first_lines(text: Iterable[str]) -> list[str]:
+    """The lines up to the first that is not blank."""
+    lines: list[str] = []
+    for line in text:
+        lines.append(line)
+        if line.strip("\r\n"):
+            break
+    return lines
+
+
+def _delimiter(start: list[str], delimiter: str) -> str:
+    """The delimiter of the table that begins with these lines; `delimiter` wherever that can be."""
+    [first_row] = csv.reader(start[-1:], delimiter=delimiter) if start else [[]]
+    if len(first_row) == 1 and "|" not in first_row[0]:  # the tail of extended SMILES has semicolons
+        return next((other for other in "\t;" if other in first_row[0]), delimiter)
+    return delimiter
 
 
 def _csv_records(
@@ -94,9 +119,9 @@ def _as_bytes(fields: list[str]) -> pa.Array:
 class ParquetTable:
     """One Parquet file; reads the columns of SMILES and id only."""
 
-    def __init__(self, path: Path, smiles_column: Column, id_column: Column):
+    def __init__(self, path: Path, columns: ColumnChoice):
         self._path = path
-        self._columns = (smiles_column, id_column)
+        self._columns = columns
         self.position = 0  # the share of rows read, in bytes of the file
 
     def read(self, source: str, batch_size: int) -> Iterator[Records]:
@@ -124,19 +149,25 @@ class ParquetTable:
         self.position = size
 
     def _pick(self, schema: pa.Schema, source: str) -> tuple[str, str | None]:
-        smiles, id = pick_columns(schema.names, *self._columns, source)
+        smiles, id = self._columns.pick(schema.names, source)
         if not _is_text(schema.field(smiles).type):
             raise InputError(
                 f"{source}: column {schema.names[smiles]!r} holds {schema.field(smiles).type}, not SMILES; "
                 "choose another with --smiles-column"
             )
+        for name in {schema.names[i] for i in (smiles, id) if i is not None}:
+            count = schema.names.count(name)
+            if count > 1:  # a Parquet reader finds columns by name only
+                raise InputError(f"{source}: {count} columns are named {name!r}; rename all but one")
         if id is None:
             return schema.names[smiles], None
-        if pa.types.is_nested(schema.field(id).type):
+        try:
+            _raw(pa.array([], schema.field(id).type))
+        except pa.ArrowException:
             raise InputError(
                 f"{source}: column {schema.names[id]!r} holds {schema.field(id).type}, which is no id; "
                 "choose another with --id-column"
-            )
+            ) from None
         return schema.names[smiles], schema.names[id]
 
 
@@ -155,9 +186,17 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _raw(column: pa.Array) -> pa.Array:
-    """(R,) large_binary of any text or number column; the text itself is checked later."""
+    """(R,) large_binary of any text or number column; the text itself is checked later.
+
+    Bytes of a fixed size are no text but a number, mostly a UUID: written as hexadecimal digits.
+    """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if isinstance(column.type, pa.BaseExtensionType):  # arrow.uuid among them
+        column = column.storage
+    if pa.types.is_fixed_size_binary(column.type):
+        digits = [value if value is None else value.hex() for value in column.to_pylist()]
+        column = pa.array(digits, pa.large_string())
     if not _is_text(column.type):
         column = column.cast(pa.large_string())
     return column.cast(pa.large_binary())

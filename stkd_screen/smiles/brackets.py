@@ -9,7 +9,7 @@ from stkd_screen.smiles.elements import BRACKET_ONE, BRACKET_TWO, NO_ATOM, ORGAN
 from stkd_screen.smiles.errors import ParseError
 from stkd_screen.smiles.jit import compiled, inlined
 
-MAX_CHARGE = 15
+MAX_CHARGE = 15  # part of the vocabulary's layout (tokens.py)
 MAX_HYDROGENS = 255
 
 # ATOM.marks
@@ -39,7 +39,7 @@ def is_digit(byte):
 
 @inlined
 def read_atom(data, at, end, atom):
-    """Fill in the record of the atom at ``at``: (next byte, OK), or (the byte in error, ParseError)."""
+    """Fill in the record of the atom at `at`: (next byte, OK), or (the byte in error, ParseError)."""
     byte = data[at]
     if byte == ord("["):
         return read_bracket(data, at, end, atom)

@@ -18,7 +18,7 @@ NO_ATOM = 255  # table entry of bytes that begin no atom
 
 
 class BondType(IntEnum):
-    """Bond types as stored in ``Molecules.bond_type``; OTHER holds dative bonds and ``~``."""
+    """Bond types as stored in `Molecules.bond_type`; OTHER holds dative bonds and `~`."""
 
     SINGLE = 1
     DOUBLE = 2
@@ -29,7 +29,7 @@ class BondType(IntEnum):
 
 
 class BondSymbol(IntEnum):
-    """What stands between two atoms while reading; 1 to 6 agree with ``BondType``."""
+    """What stands between two atoms while reading; 1 to 6 agree with `BondType`."""
 
     IMPLICIT = 0
     SINGLE = 1

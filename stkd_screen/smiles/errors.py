@@ -56,21 +56,49 @@ _MESSAGES = {
 }
 
 
-def describe_error(code: int, column: int, smiles: str | bytes) -> str:
-    """The sentence for one row, such as ``unclosed ring bond 1 at column 5``.
+# The same for all rows of a kind, where the sentence above is about one row.
+_CLASSES = {
+    ParseError.CHARACTER: "character that is not part of a SMILES there",
+    ParseError.NOT_ASCII: "character that is not printable ASCII",
+    ParseError.ATOM_EXPECTED: "no atom where one is expected",
+    ParseError.BRACKET_CHARACTER: "character that does not belong there in a bracket atom",
+    ParseError.ELEMENT: "unknown element",
+    ParseError.RING_UNCLOSED: "unclosed ring bond",
+    ParseError.RING_TO_ITSELF: "ring bond that joins an atom to itself",
+    ParseError.RING_DUPLICATE: "ring bond that joins two atoms that are bonded already",
+    ParseError.VALENCE: "too many bonds on an atom",
+}
 
-    Arguments: the row's ``error`` and ``error_column`` as found in ``Molecules``, and its SMILES.
+
+def describe_error(code: int, column: int, smiles: str | bytes) -> str:
+    """The sentence for one row, such as `unclosed ring bond 1 at column 5`.
+
+    Args:
+        code, column: the row's `error` and `error_column` as found in `Molecules`.
+        smiles: the row itself.
     """
-    text = smiles.decode("latin-1") if isinstance(smiles, bytes) else smiles
+    # Columns count bytes, but no character before the offending one takes more than one.
+    text = smiles.decode("utf-8", "surrogateescape") if isinstance(smiles, bytes) else smiles
     rest = text[column - 1 :] if column > 0 else ""
-    message = _MESSAGES[ParseError(code)].format(found=_quote(rest), ring=_ring_number(rest))
+    message = _MESSAGES[ParseError(code)].format(found=_name(rest[:1]), ring=_ring_number(rest))
     return f"{message} at column {column}" if column > 0 else message
 
 
-def _quote(rest: str) -> str:
-    if not rest:
-        return "the end"
-    return f"'{rest[0]}'" if " " < rest[0] <= "~" else f"byte 0x{ord(rest[0]):02x}"
+def error_class(code: int) -> str:
+    """What rows with this error have in common, to count them by: `unclosed ring bond`."""
+    error = ParseError(code)
+    return _CLASSES.get(error, _MESSAGES[error])
+
+
+def _name(character: str) -> str:
+    names = {"": "the end", " ": "a blank", "\t": "a tab"}
+    if character in names:
+        return names[character]
+    if character.isprintable():
+        return f"'{character}'"
+    code = ord(character)
+    # What was no UTF-8 has come through as a surrogate that holds the byte.
+    return f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"U+{code:04X}"
 
 
 def _ring_number(rest: str) -> str:

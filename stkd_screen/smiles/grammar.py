@@ -38,7 +38,7 @@ BRANCH = np.dtype([("atom", np.int32), ("byte", np.int32)])  # open branches
 
 
 class Row(NamedTuple):
-    """How much one row holds; after an error only ``error`` and its ``byte`` mean something."""
+    """How much one row holds; after an error only `error` and its `byte` mean something."""
 
     atoms: int
     bonds: int
@@ -56,10 +56,11 @@ def failed(error, byte):
 
 @compiled
 def read_row(data, start, end, atoms, bonds, rings, branches, ring_of_number, serial):
-    """Read data[start:end] into atoms, bonds and rings; byte positions there count from ``start``.
+    """Read data[start:end] into atoms, bonds and rings; byte positions there count from `start`.
 
-    ring_of_number: (RING_NUMBERS,) int64, by ring number: serial + 1 + the ring bond it opened last.
-    serial: at least the number of ring bonds the rows before opened, so the table needs no clearing.
+    Args:
+        ring_of_number: (RING_NUMBERS,) int64, by ring number: serial + 1 + the ring bond it opened last.
+        serial: at least the number of ring bonds the rows before opened, so the table needs no clearing.
     """
     if start == end:
         return failed(ParseError.EMPTY, 0)
@@ -156,7 +157,7 @@ def read_row(data, start, end, atoms, bonds, rings, branches, ring_of_number, se
 
 @inlined
 def add_bond(atoms, bond, begin, end, symbol):
-    """Write a bond from atom ``begin`` to ``end``; an unwritten symbol takes its meaning from them."""
+    """Write a bond from atom `begin` to `end`; an unwritten symbol takes its meaning from them."""
     if symbol == BondSymbol.IMPLICIT or symbol == BondSymbol.DIRECTION:
         both = atoms[begin].element & atoms[end].element & AROMATIC_FLAG
         symbol = np.int64(BondSymbol.AROMATIC if both else BondSymbol.SINGLE)
@@ -180,7 +181,7 @@ def open_ring(ring, atom, symbol, byte):
 
 @inlined
 def close_ring(ring, atoms, bond, atom, symbol, byte):
-    """Bond the ring's atom to ``atom``; of two symbols the first that gives an order counts."""
+    """Bond the ring's atom to `atom`; of two symbols the first that gives an order counts."""
     ring.byte = byte
     begin, end = atom, np.int64(ring.atom)
     if ring.symbol != BondSymbol.IMPLICIT and ring.symbol != BondSymbol.DIRECTION:

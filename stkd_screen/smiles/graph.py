@@ -1,7 +1,7 @@
 """The passes over a molecule once it is read: ring bonds, fragments, folding.
 
 All are linear in the size of the row (components: nearly so), and the ones that few molecules need are
-entered only for those. ``notes`` holds one record an atom of what the passes find out.
+entered only for those. `notes` holds one record an atom of what the passes find out.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -16,7 +16,7 @@ from stkd_screen.smiles.jit import compiled
 NOTES = np.dtype(
     [
         ("keep", np.int32),  # 0 where the atom is left out of the result
-        ("chain", np.int32),  # ring bonds that begin here, linked by ``following`` (indexed by ring bond)
+        ("chain", np.int32),  # ring bonds that begin here, linked by `following` (indexed by ring bond)
         ("following", np.int32),
         ("marked", np.int32),  # the ring bond last seen to end here
         ("lowest", np.int32),  # ring bond partners and atoms at and below this atom
@@ -114,7 +114,7 @@ def span_ring_bonds(atoms, bonds, row, rings, notes):
 
 @compiled
 def find_components(bonds, row, notes):
-    """Number of connected components; notes their first atom as each atom's ``root``."""
+    """Number of connected components; notes their first atom as each atom's `root`."""
     for i in range(row.atoms):
         notes[i].root = i
     count = row.atoms

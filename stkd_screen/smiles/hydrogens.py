@@ -46,7 +46,8 @@ def valence_in_use(atom, charge):
 def assign_hydrogens(atoms, bonds, row, notes, organic):
     """Fill in the implicit hydrogens; index of the first over-valent atom, or -1.
 
-    organic: the table of ``organic_table``, which answers for all but bracket atoms.
+    Args:
+        organic: the table of `organic_table`, which answers for all but bracket atoms.
     """
     sound = True
     for i in range(row.atoms):

@@ -1,27 +1,48 @@
-"""How the parser's functions are compiled."""
+"""How the package's functions are compiled.
+
+numba is used beyond its public interface in two places, both only where it has them: `_nrt`, and the stamp of
+the cache.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from numba import njit
+from numba.core.registry import cpu_target
 
 # numba recompiles a cached function when its own file changes, but not when a function it calls does. So
 # every function here carries the stamp of all the files.
 _FILES = [path.stat() for path in Path(__file__).parent.glob("*.py")]
 _STAMP = (max(file.st_mtime for file in _FILES), sum(file.st_size for file in _FILES))
 
+# Without reference counts: the parser's functions only borrow arrays and never allocate, and counting took
+# half of the running time and two thirds of the compile time (numba refuses to compile one that needs them).
+_LEAN = {"_nrt": False} if hasattr(cpu_target.options, "_nrt") else {}
 
-def compiled(function: Callable, **options: Any) -> Callable:
+
+def cached(**options: Any) -> Callable[[Callable], Callable]:
     """Compile a function on its first call, and cache it on disk for the next process.
 
-    Without reference counts: the functions only borrow arrays and never allocate, and counting took half
-    of the running time and two thirds of the compile time (numba refuses to compile one that needs them).
+    Where no folder can be written to, neither the package's nor the user's, each process compiles anew.
     """
-    dispatcher = njit(function, cache=True, _nrt=False, **options)
-    if hasattr(dispatcher._cache, "_cache_file"):
-        dispatcher._cache._cache_file._source_stamp = _STAMP
-    return dispatcher
+
+    def decorate(function: Callable) -> Callable:
+        try:
+            dispatcher = njit(function, cache=True, **options)
+        except RuntimeError:  # "cannot cache function: no locator available"
+            return njit(function, **options)
+        cache_file: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+        if hasattr(cache_file, "_source_stamp"):
+            cache_file._source_stamp = _STAMP
+        return dispatcher
+
+    return decorate
+
+
+def compiled(function: Callable, **options: Any) -> Callable:
+    """The same for the parser's functions, which need no reference counts."""
+    return cached(**_LEAN, **options)(function)
 
 
 def inlined(function: Callable) -> Callable:

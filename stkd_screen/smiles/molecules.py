@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from stkd_screen.smiles.elements import AROMATIC_FLAG
 from stkd_screen.smiles.rows import read_rows
 
 
@@ -12,8 +13,8 @@ from stkd_screen.smiles.rows import read_rows
 class Molecules:
     """R molecules with N atoms and M bonds in all, packed one after another.
 
-    Row i has the atoms ``atom_offsets[i]:atom_offsets[i + 1]`` and the bonds
-    ``bond_offsets[i]:bond_offsets[i + 1]``. A row with an error has neither. Atoms stand in the order in
+    Row i has the atoms `atom_offsets[i]:atom_offsets[i + 1]` and the bonds
+    `bond_offsets[i]:bond_offsets[i + 1]`. A row with an error has neither. Atoms stand in the order in
     which the SMILES writes them.
     """
 
@@ -32,9 +33,15 @@ class Molecules:
     def __len__(self) -> int:
         return len(self.error)
 
+    def heavy_atoms(self) -> np.ndarray:
+        """Atoms of each row that are neither hydrogen nor the wildcard. (R,) int64."""
+        heavy = (self.element & (AROMATIC_FLAG - 1)) > 1
+        before = np.concatenate([[0], np.cumsum(heavy, dtype=np.int64)])  # (N + 1,) heavy atoms before each
+        return np.diff(before[self.atom_offsets])
+
 
 def pack_smiles(smiles: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The data (uint8) and offsets (int64) of ``pretransform`` for a sequence of strings."""
+    """The data (uint8) and offsets (int64) of `pretransform` for a sequence of strings."""
     encoded = [text.encode() for text in smiles]
     offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
     np.cumsum([len(text) for text in encoded], out=offsets[1:])
@@ -51,16 +58,18 @@ def pretransform(
 ) -> Molecules:
     """Read many SMILES into packed atoms and bonds (ST-KD, section 3.2), without the GIL.
 
-    Arguments:
+    A SMILES that cannot be read is data, not an exception: see `Molecules.error` and `describe_error`.
+
+    Args:
         data: (n_bytes,) uint8. SMILES one after another, such as the buffer of an Arrow large_string.
-        offsets: (R + 1,) int64. Row i is ``data[offsets[i]:offsets[i + 1]]``.
+        offsets: (R + 1,) int64. Row i is `data[offsets[i]:offsets[i + 1]]`.
         fold_hydrogens: count plain [H] atoms at their heavy neighbour instead of keeping them as atoms.
         largest_fragment: keep only the component with the most heavy atoms, the first of several.
         single_between_rings: the unwritten bond between two aromatic rings, as in c1ccccc1c1ccccc1,
             is a single bond, as if written "-"; otherwise it is aromatic.
 
-    A SMILES that cannot be read is data, not an exception: see ``Molecules.error`` and
-    ``describe_error``. Raises ValueError where the arrays themselves are malformed.
+    Raises:
+        ValueError: the arrays themselves are malformed.
     """
     data = np.ascontiguousarray(data)
     offsets = np.ascontiguousarray(offsets)

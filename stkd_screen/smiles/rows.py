@@ -22,14 +22,15 @@ from stkd_screen.smiles.hydrogens import assign_hydrogens
 from stkd_screen.smiles.jit import compiled, releasing_gil
 from stkd_screen.smiles.valence import organic_table
 
-MAX_ATOMS = 256  # rows of the student's position table
+MAX_ATOMS = 256  # rows of the student's position table, and part of the vocabulary's layout (tokens.py)
 MAX_BYTES = 1_000_000  # of one SMILES, so that scratch memory has a bound
 
 
 def read_rows(data, offsets, longest, out, fold, largest, single_between_rings):
-    """Fill ``out``, the arrays of Molecules in their order; see ``pretransform`` for the rest.
+    """Fill `out`, the arrays of Molecules in their order; see `pretransform` for the rest.
 
-    longest: bytes of the longest row; the scratch memory for it is allocated here, once.
+    Args:
+        longest: bytes of the longest row; the scratch memory for it is allocated here, once.
     """
     scratch = tuple(np.empty(min(longest, MAX_BYTES), kind) for kind in (ATOM, BOND, RING, BRANCH, NOTES))
     ring_of_number = np.zeros(RING_NUMBERS, np.int64)

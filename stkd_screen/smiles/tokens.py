@@ -11,13 +11,13 @@ The factored atom means that any legal atom has a token: there is no [UNK].
 """
 
 import numpy as np
-from numba import njit
 
+from stkd_screen.smiles.brackets import MAX_CHARGE
+from stkd_screen.smiles.jit import cached
 from stkd_screen.smiles.molecules import Molecules
+from stkd_screen.smiles.rows import MAX_ATOMS
 
-MAX_ATOMS = 256
-MAX_CHARGE = 15
-MAX_HYDROGENS = 15
+MAX_HYDROGENS = 15  # more share one entry
 
 # The one vocabulary, entry 0 being "nothing". Its layout is frozen in every weights file: a change
 # needs a new VOCABULARY_VERSION.
@@ -77,7 +77,7 @@ def token_counts_of(atom_offsets: np.ndarray, bond_offsets: np.ndarray, rows: np
     return 1 + atom_offsets[rows + 1] - atom_offsets[rows] + bond_offsets[rows + 1] - bond_offsets[rows]
 
 
-@njit(nogil=True, cache=True)
+@cached(nogil=True)
 def _fill(  # type: ignore[no-untyped-def]
     atom_offsets, bond_offsets, element, charge, hydrogens, bond_atoms, bond_type, positions, rows,
     tokens, n_atoms,
@@ -105,7 +105,7 @@ def _fill(  # type: ignore[no-untyped-def]
             token[2] = POSITION + (positions[first_atom + v] if len(positions) else v)
 
 
-@njit(nogil=True, cache=True)
+@cached(nogil=True)
 def random_positions(atom_offsets: np.ndarray, share: float, spread_share: float, seed: int) -> np.ndarray:
     """Positions that stand for other orders of writing the same atoms. (N,) int16.
 

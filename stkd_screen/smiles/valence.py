@@ -77,8 +77,9 @@ def explicit_valence(z, charge, aromatic, halves):
 def implicit_hydrogens(z, charge, aromatic, halves, bracket):
     """Hydrogens the valence model adds, or OVER_VALENT.
 
-    halves: twice the sum of the bond orders, bracket hydrogens included. bracket: the atom's hydrogens
-    are given, so the answer is 0 unless it is over-valent.
+    Args:
+        halves: twice the sum of the bond orders, bracket hydrogens included.
+        bracket: the atom's hydrogens are given, so the answer is 0 unless it is over-valent.
     """
     if z == 0:
         return 0

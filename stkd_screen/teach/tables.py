@@ -1,7 +1,10 @@
 """Labelled molecules from CSV, TSV or Parquet tables: SMILES, targets in output units, splits."""
 
+import hashlib
+import io
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +12,11 @@ import numpy as np
 import polars as pl
 
 from stkd_screen.errors import TrainingError
+from stkd_screen.records import open_text
+from stkd_screen.records.columns import pick_columns
 from stkd_screen.smiles import Molecules, describe_error, pretransform
-from stkd_screen.weights import file_sha256
+from stkd_screen.smiles.tokens import atom_types
+from stkd_screen.weights import Target, file_sha256
 
 HARTREE_IN_EV = 27.211386245988  # CODATA 2018
 EV_PER_UNIT = {"ev": 1.0, "hartree": HARTREE_IN_EV}
@@ -59,11 +65,21 @@ class LabelledMolecules:
     molecules: Molecules
     targets: np.ndarray  # (R, targets) float32 in output units, NaN where a molecule lacks a target
     split: np.ndarray  # (R,) index into SPLITS
-    files: list[dict]  # name, sha256, rows, used rows of each table
+    files: list[dict]  # name, sha256, rows and the way of splitting of each table
     left_out: list[str]  # why rows were left out, with a count and the first place of each reason
 
     def rows(self, split: str) -> np.ndarray:
+        """Row numbers of a split, ascending."""
         return np.flatnonzero(self.split == SPLITS.index(split))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything a run learns from: molecules, targets and split."""
+        digest = hashlib.sha256()
+        m = self.molecules
+        parts = (m.atom_offsets, m.element, m.charge, m.hydrogens, m.bond_atoms, m.bond_type)
+        for array in (*parts, self.targets, self.split):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
 
 def read_labelled(
@@ -71,37 +87,41 @@ def read_labelled(
     columns: Sequence[TargetColumn],
     *,
     smiles_column: str | None = None,
-    split_column: str = "split",
-    seed: int = 0,
+    split_column: str | None = None,
 ) -> LabelledMolecules:
     """Read tables and parse their molecules.
 
     A table may hold some of the target columns only; its molecules then lack the others. Rows are split by
-    the split column (train, valid, test) or, where a table has none, 8:1:1 by a seeded hash of the SMILES,
-    so that repeated rows stay on one side.
+    the split column (train, valid, test), `split` unless named, or, where a table has no such column, 8:1:1
+    by a hash of the SMILES: the same for every reader, and repeated rows stay on one side.
 
     Raises:
-        TrainingError: a file or column is missing, no row is usable, or a split name is unknown.
+        StkdError: a file or column is missing, two targets would be one, no row is usable, or a split name
+            is unknown.
     """
-    tables = [_read_table(Path(path), columns, smiles_column, split_column, seed) for path in paths]
-    smiles = pl.concat([table["smiles"] for table, _ in tables])
-    targets = np.concatenate([values for _, values in tables])
-    split = np.concatenate([table["split"].to_numpy() for table, _ in tables])
-    places = [
-        f"{path} row {i + 1}" for path, (t, _) in zip(paths, tables, strict=True) for i in range(len(t))
-    ]
+    _check_targets(columns)
+    tables = [_read_table(Path(path), columns, smiles_column, split_column) for path in paths]
+    smiles = pl.concat([table["smiles"] for table, _, _ in tables])
+    targets = np.concatenate([values for _, values, _ in tables])
+    split = np.concatenate([table["split"].to_numpy() for table, _, _ in tables])
+    starts = np.cumsum([0] + [len(table) for table, _, _ in tables])
+
+    def place(i: int) -> str:
+        table = int(np.searchsorted(starts, i, side="right")) - 1
+        return f"{paths[table]} row {i - starts[table] + 1}"
 
     molecules = parse_series(smiles)
-    usable, left_out = _usable_rows(molecules, targets, smiles, places)
+    usable, left_out = _usable_rows(molecules, targets, smiles, place)
     if not len(usable):
-        raise TrainingError(f"no usable row in {', '.join(map(str, paths))}: {'; '.join(left_out)}")
+        reasons = "; ".join(left_out) or "there are no rows"
+        raise TrainingError(f"no usable row in {', '.join(map(str, paths))}: {reasons}")
     return LabelledMolecules(
         molecules=parse_series(smiles[usable]),
         targets=targets[usable],
         split=split[usable],
         files=[
-            {"name": Path(path).name, "sha256": file_sha256(Path(path)), "rows": len(table)}
-            for path, (table, _) in zip(paths, tables, strict=True)
+            {"name": Path(path).name, "sha256": file_sha256(Path(path)), "rows": len(table), "split": how}
+            for path, (table, _, how) in zip(paths, tables, strict=True)
         ],
         left_out=left_out,
     )
@@ -113,8 +133,20 @@ def parse_series(smiles: pl.Series) -> Molecules:
     return pretransform(np.frombuffer(data, np.uint8), np.frombuffer(offsets, np.int64)[: len(smiles) + 1])
 
 
+def _check_targets(columns: Sequence[TargetColumn]) -> None:
+    repeated = [key for key, n in Counter((c.level, c.name) for c in columns).items() if n > 1]
+    if repeated:
+        raise TrainingError(
+            f"target {'.'.join(repeated[0])} is named twice; give each --target a name of its own"
+        )
+    reserved = {"row", "id", "smiles", "embedding", "error", "warning"}
+    taken = sorted(reserved & {column.name for column in columns})
+    if taken:
+        raise TrainingError(f"{taken[0]!r} is a column of every output; give the target another name")
+
+
 def _usable_rows(
-    molecules: Molecules, targets: np.ndarray, smiles: pl.Series, places: list[str]
+    molecules: Molecules, targets: np.ndarray, smiles: pl.Series, place: Callable[[int], str]
 ) -> tuple[np.ndarray, list[str]]:
     unreadable = molecules.error != 0
     unlabelled = ~unreadable & ~np.isfinite(targets).any(axis=1)
@@ -122,22 +154,20 @@ def _usable_rows(
     if unreadable.any():
         i = int(np.flatnonzero(unreadable)[0])
         reason = describe_error(molecules.error[i], molecules.error_column[i], smiles[i])
-        left_out.append(f"{unreadable.sum()} rows not readable as SMILES, first {places[i]}: {reason}")
+        left_out.append(f"{unreadable.sum()} rows not readable as SMILES, first {place(i)}: {reason}")
     if unlabelled.any():
         i = int(np.flatnonzero(unlabelled)[0])
-        left_out.append(f"{unlabelled.sum()} rows without any target, first {places[i]}")
+        left_out.append(f"{unlabelled.sum()} rows without any target, first {place(i)}")
     return np.flatnonzero(~unreadable & ~unlabelled), left_out
 
 
 def _read_table(
-    path: Path, columns: Sequence[TargetColumn], smiles_column: str | None, split_column: str, seed: int
-) -> tuple[pl.DataFrame, np.ndarray]:
-    """One table as (frame of smiles and split, targets (R, len(columns)))."""
+    path: Path, columns: Sequence[TargetColumn], smiles_column: str | None, split_column: str | None
+) -> tuple[pl.DataFrame, np.ndarray, str]:
+    """One table as (frame of smiles and split, targets (R, len(columns)), how it is split)."""
     frame = _open_table(path)
-    smiles_column = smiles_column or next((c for c in frame.columns if c.lower() == "smiles"), "smiles")
+    smiles_index, _ = pick_columns(frame.columns, smiles_column, None, str(path))
     listing = ", ".join(frame.columns)
-    if smiles_column not in frame.columns:
-        raise TrainingError(f"{path}: no column {smiles_column!r} (columns: {listing}); set --smiles-column")
     if not any(column.column in frame.columns for column in columns):
         wanted = ", ".join(column.column for column in columns)
         raise TrainingError(f"{path}: none of the target columns {wanted} (columns: {listing}); see --target")
@@ -150,34 +180,81 @@ def _read_table(
             except pl.exceptions.InvalidOperationError as error:
                 raise TrainingError(f"{path}: column {column.column!r} is not numeric: {error}") from error
             targets[:, k] = values * column.factor
-    smiles = frame[smiles_column].cast(pl.String).fill_null("")
-    split = _splits(frame, split_column, smiles, seed, path)
-    return pl.DataFrame({"smiles": smiles, "split": split}), targets
+    # As in every input, what follows the SMILES after white space is no part of it.
+    words = frame.to_series(smiles_index).cast(pl.String).fill_null("").str.strip_chars()
+    smiles = words.str.extract(r"^(\S*)").fill_null("")
+    if split_column is not None and split_column not in frame.columns:
+        raise TrainingError(f"{path}: no column {split_column!r} (columns: {listing}); see --split-column")
+    split, how = _splits(frame, split_column or "split", smiles, path)
+    return pl.DataFrame({"smiles": smiles, "split": split}), targets, how
 
 
 def _open_table(path: Path) -> pl.DataFrame:
     try:
         if ".parquet" in path.suffixes:
             return pl.read_parquet(path)
-        separator = "\t" if ".tsv" in path.suffixes else ","
-        return pl.read_csv(path, separator=separator, infer_schema_length=None)
+        with open_text(path) as stream:
+            text = io.BytesIO(stream.read())
+        return pl.read_csv(text, separator="\t" if ".tsv" in path.suffixes else ",", infer_schema_length=None)
     except FileNotFoundError as error:
         raise TrainingError(f"no such file: {path}") from error
+    except pl.exceptions.NoDataError as error:
+        raise TrainingError(f"{path} is empty; a table needs a header line and rows") from error
     except (pl.exceptions.PolarsError, OSError) as error:
         raise TrainingError(f"{path} cannot be read as a table: {error}") from error
 
 
-def _splits(frame: pl.DataFrame, split_column: str, smiles: pl.Series, seed: int, path: Path) -> np.ndarray:
-    if split_column in frame.columns:
-        names = frame[split_column].cast(pl.String).str.to_lowercase()
+def _splits(frame: pl.DataFrame, column: str, smiles: pl.Series, path: Path) -> tuple[np.ndarray, str]:
+    """(R,) index into SPLITS, and how it was come by."""
+    if column in frame.columns:
+        names = frame[column].cast(pl.String).str.to_lowercase()
         unknown = set(names.unique()) - set(SPLITS)
         if unknown:
             raise TrainingError(
-                f"{path}: column {split_column!r} holds {sorted(map(str, unknown))}; "
+                f"{path}: column {column!r} holds {sorted(map(str, unknown))}; "
                 f"only {', '.join(SPLITS)} are known"
             )
-        return names.replace_strict(
-            {name: i for i, name in enumerate(SPLITS)}, return_dtype=pl.Int8
-        ).to_numpy()
-    tenth = np.array([zlib.crc32(f"{seed}:{text}".encode()) % 10 for text in smiles])
-    return np.select([tenth == 8, tenth == 9], [1, 2], 0).astype(np.int8)
+        index = names.replace_strict({name: i for i, name in enumerate(SPLITS)}, return_dtype=pl.Int8)
+        return index.to_numpy(), f"column {column}"
+    tenth = np.array([zlib.crc32(text.encode()) % 10 for text in smiles])
+    return np.select([tenth == 8, tenth == 9], [1, 2], 0).astype(np.int8), "8:1:1 by a hash of the SMILES"
+
+
+def standardisation(values: np.ndarray, columns: Sequence[TargetColumn]) -> list[Target]:
+    """Mean and standard deviation of each target over the molecules that have it.
+
+    Args:
+        values: (R, targets) of the training molecules, NaN where missing.
+        columns: the targets.
+
+    Raises:
+        TrainingError: a target has fewer than two different values.
+    """
+    targets = []
+    for k, column in enumerate(columns):
+        known = values[np.isfinite(values[:, k]), k].astype(np.float64)
+        if len(known) < 2 or known.std() == 0:
+            raise TrainingError(
+                f"target {column.level}.{column.name} (column {column.column!r}): {len(known)} training "
+                "values, and they must be at least two different ones"
+            )
+        targets.append(Target(column.name, column.level, column.output_unit, known.mean(), known.std()))
+    return targets
+
+
+def label_coverage(
+    data: LabelledMolecules, rows: np.ndarray, targets: list[Target]
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """What the labels of each level cover among some rows: atom types, and the most heavy atoms."""
+    types, heavy = atom_types(data.molecules), data.molecules.heavy_atoms()
+    atoms = np.diff(data.molecules.atom_offsets)
+    row_of_atom = np.repeat(np.arange(len(atoms)), atoms)
+    in_rows = np.zeros(len(atoms), bool)
+    in_rows[rows] = True
+    covered, largest = {}, {}
+    for level in dict.fromkeys(target.level for target in targets):
+        of_level = [k for k, target in enumerate(targets) if target.level == level]
+        labelled = in_rows & np.isfinite(data.targets[:, of_level]).any(axis=1)
+        covered[level] = np.unique(types[labelled[row_of_atom]])
+        largest[level] = int(heavy[labelled].max())
+    return covered, largest
