@@ -119,7 +119,7 @@ def test_warnings_name_what_no_label_covered(encoder):
 
 def test_largest_fragment_drops_the_counter_ion(encoder):
     frame = encoder.embed(["[Cl-].CCO", "CCO"], largest_fragment=True)
-    assert frame["weight_ev"][0] == frame["weight_ev"][1]
+    assert frame["weight_ev"][0] == pytest.approx(frame["weight_ev"][1], abs=1e-5)
     assert frame["warning"][0] == "only the largest of 2 fragments"
 
 
