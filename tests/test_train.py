@@ -238,6 +238,12 @@ def test_tables_of_every_kind_read_alike(toy, tmp_path, name):
     assert read.fingerprint() == read_labelled([toy.table], toy.columns).fingerprint()
 
 
+def test_the_smiles_column_may_be_named_by_number(tmp_path):
+    pl.DataFrame({"y": [1.0, 2.0], "molecule": ["CC", "CCO"]}).write_csv(tmp_path / "t.csv")
+    data = read_labelled([tmp_path / "t.csv"], [TargetColumn.parse("a.y=y:eV")], smiles_column="2")
+    assert np.diff(data.molecules.atom_offsets).tolist() == [2, 3]
+
+
 def test_what_follows_the_smiles_is_no_part_of_it(tmp_path):
     pl.DataFrame({"smiles": [" CC |$;$|", "CCO "], "y": [1.0, 2.0]}).write_csv(tmp_path / "t.csv")
     data = read_labelled([tmp_path / "t.csv"], [TargetColumn.parse("a.y=y:eV")])

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stkd_screen.cli.options import Device, SmilesColumn
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -28,11 +30,8 @@ def embed(
             help="Level of theory: qm9 (homo, lumo, gap) or pcqm (gap only). [default: the model's first]"
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    smiles_column: Annotated[
-        str | None,
-        typer.Option(help="SMILES column of a table, by name or number from 1. [default: found by name]"),
-    ] = None,
+    device: Device = "auto",
+    smiles_column: SmilesColumn = None,
     id_column: Annotated[
         str | None,
         typer.Option(help="Id column of a table, by name or number from 1. [default: found by name]"),

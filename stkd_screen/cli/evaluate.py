@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from stkd_screen.cli.options import Device, SmilesColumn, SplitColumn
+
 
 def evaluate(
     weights: Annotated[str, typer.Argument(help="Shipped model name or weights folder.")],
@@ -14,15 +16,10 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Columns to compare with, as LEVEL.NAME=COLUMN:UNIT [default: those trained on]."),
     ] = None,
-    smiles_column: Annotated[str | None, typer.Option(help="SMILES column [default: smiles].")] = None,
-    split_column: Annotated[
-        str | None,
-        typer.Option(
-            help="Column with train, valid, test [default: split; without it 8:1:1 by a hash of the SMILES]."
-        ),
-    ] = None,
+    smiles_column: SmilesColumn = None,
+    split_column: SplitColumn = None,
     split: Annotated[list[str] | None, typer.Option(help="Splits to measure [default: all].")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """MAE, RMSE and R2 of each target on each split.

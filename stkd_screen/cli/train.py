@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from stkd_screen.cli.options import Device, SmilesColumn, SplitColumn
+
 DEFAULT_TARGETS = [
     "qm9.homo=homo_hartree:hartree",
     "qm9.lumo=lumo_hartree:hartree",
@@ -20,17 +22,12 @@ def train(
         list[str] | None,
         typer.Option(
             help="What to learn, as LEVEL.NAME=COLUMN:UNIT; repeat for more. Energies in hartree or eV "
-            "become eV. A table that lacks a column only lacks that target. Default: "
-            + ", ".join(DEFAULT_TARGETS)
+            "become eV. A table that lacks a column only lacks that target. "
+            "[default: the columns of the QM9 and PCQM-level tables, see docs/train.md]"
         ),
     ] = None,
-    smiles_column: Annotated[str | None, typer.Option(help="SMILES column [default: smiles].")] = None,
-    split_column: Annotated[
-        str | None,
-        typer.Option(
-            help="Column with train, valid, test [default: split; without it 8:1:1 by a hash of the SMILES]."
-        ),
-    ] = None,
+    smiles_column: SmilesColumn = None,
+    split_column: SplitColumn = None,
     preset: Annotated[str, typer.Option(help="Size of the student: small, paper or tiny.")] = "small",
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training molecules.")] = 100,
     max_minutes: Annotated[
@@ -43,7 +40,7 @@ def train(
         float, typer.Option(min=0, max=1, help="Share of molecules shown with their atoms in random order.")
     ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, batches and orders.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     restart: Annotated[
         bool, typer.Option("--restart", help="Start anew, replacing what the folder holds.")
     ] = False,

@@ -75,6 +75,8 @@ def _first_of(wanted: Iterable[str], names: Sequence[str]) -> int | None:
 
 
 def _asked_for(names: Sequence[str], column: str | int, source: str, option: str) -> int:
+    if isinstance(column, str) and column.isdecimal() and column not in names:
+        column = int(column)
     if isinstance(column, int):
         if 1 <= column <= len(names):
             return column - 1
