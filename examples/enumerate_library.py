@@ -17,7 +17,10 @@ import random
 from collections.abc import Iterator
 from typing import TextIO
 
-from rdkit import Chem
+try:
+    from rdkit import Chem
+except ImportError:
+    raise SystemExit("this script needs RDKit: pip install rdkit") from None
 
 BICYCLES = """
     c1ccc2ccccc2c1 c1ccc2ncccc2c1 c1ccc2cnccc2c1 c1ccc2ncncc2c1 c1ccc2nccnc2c1 c1ccc2nnccc2c1 c1ccc2cnncc2c1

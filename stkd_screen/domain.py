@@ -40,7 +40,7 @@ def warnings_of(
         if row in unknown_types:
             reasons.append("atoms never seen with a label: " + " ".join(sorted(unknown_types[row])))
         if heavy[row] > max_heavy_atoms:
-            reasons.append(f"more than {max_heavy_atoms} heavy atoms, the most of any labelled molecule")
+            reasons.append(f"more than {max_heavy_atoms} heavy atoms, larger than any labelled molecule")
         if net_charge[row]:
             reasons.append(f"net charge {net_charge[row]:+d}")
         if molecules.fragments[row] > 1:

@@ -30,6 +30,7 @@ class Summary:
     bad: Counter[str] = field(default_factory=Counter)  # kind of error -> rows
     warned: int = 0
     seconds: float = 0.0
+    bytes_read: int = 0  # raw input bytes of the records done
     output_bytes: int = 0
     input_fault: str | None = None  # why the input ended early, if it did
 
@@ -74,7 +75,7 @@ def embed(
         ParquetWriter(output, schema(encoder.weights, options), overwrite=overwrite) as writer,
         closing(in_background(_encoded(reader, encoder, options, limit, summary))) as results,
     ):
-        for records, table, reasons in results:
+        for records, table, reasons, summary.bytes_read in results:
             if strict:
                 _stop_at_first_bad(records, table)
             writer.write(table)
@@ -90,15 +91,15 @@ def embed(
 
 def _encoded(
     reader: RecordReader, encoder: Encoder, options: OutputOptions, limit: int | None, summary: Summary
-) -> Iterator[tuple[Records, pa.Table, Counter[str]]]:
+) -> Iterator[tuple[Records, pa.Table, Counter[str], int]]:
     row = 0
     try:
-        with closing(in_background(reader)) as batches:
-            for records in batches:
+        with closing(in_background((records, reader.bytes_read) for records in reader)) as batches:
+            for records, bytes_read in batches:
                 if limit is not None:
                     records = records.head(limit - row)
                 if len(records):
-                    yield records, *encoder.table(records, options, first_row=row)
+                    yield records, *encoder.table(records, options, first_row=row), bytes_read
                 row += len(records)
                 if row == limit:
                     return

@@ -34,10 +34,11 @@ class OutputOptions:
         Raises:
             StkdError: a level or data type that the model or the format does not have.
         """
-        level = self.level or weights.levels[0]
-        if level not in weights.levels:
+        asked = self.level or weights.levels[0]
+        level = next((known for known in weights.levels if known.lower() == asked.lower()), None)
+        if level is None:
             raise StkdError(
-                f"model {weights.name!r} has no level {level!r}; its levels: {', '.join(weights.levels)}"
+                f"model {weights.name!r} has no level {asked!r}; its levels: {', '.join(weights.levels)}"
             )
         if self.embedding_dtype not in EMBEDDING_TYPES:
             raise StkdError(

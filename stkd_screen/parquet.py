@@ -27,8 +27,10 @@ class ParquetWriter:
     def __init__(self, path: Path, schema: pa.Schema, *, overwrite: bool = False) -> None:
         if path.is_dir():
             raise OutputError(f"{path} is a folder; give -o the name of a Parquet file")
+        if path.suffix.lower() != ".parquet":
+            raise OutputError(f"{path}: the output is a Parquet file; name it {path.stem}.parquet")
         if path.exists() and not overwrite:
-            raise OutputError(f"{path} is there already; give another -o, or --overwrite to replace it")
+            raise OutputError(f"{path} exists already; give another -o, or --overwrite to replace it")
         self.path = path
         self.schema = schema
         self.rows = 0

@@ -1,5 +1,6 @@
 """The main path: one row for each record, in order, the same in any company."""
 
+import gzip
 import json
 import resource
 import signal
@@ -150,6 +151,21 @@ def test_independent_readers_open_the_output(encoder, library, tmp_path):
     assert len(rows) == 7 and {length for *_, length in rows} == {32}
 
 
+def test_an_output_that_is_not_named_parquet_is_refused(encoder, library, tmp_path):
+    with pytest.raises(OutputError, match=r"name it out\.parquet"):
+        run(encoder, library, tmp_path / "out.csv")
+
+
+def test_progress_counts_the_bytes_of_the_records_done(encoder, tmp_path):
+    path = tmp_path / "in.smi.gz"
+    path.write_bytes(gzip.compress("".join(f"{'C' * (k % 30 + 1)} m{k}\n" for k in range(1000)).encode()))
+    size, seen = path.stat().st_size, []
+    options = OutputOptions().checked(encoder.weights)
+    report = lambda summary: seen.append(summary.bytes_read)  # noqa: E731
+    embed(RecordReader([path], batch_size=250), encoder, tmp_path / "out.parquet", options, report=report)
+    assert seen == pytest.approx([size * k / 4 for k in (1, 2, 3, 4)], rel=0.05)
+
+
 def test_limit(encoder, library, tmp_path):
     for limit in (1, 3, 4, 100):
         summary = run(encoder, library, tmp_path / f"{limit}.parquet", limit=limit)
@@ -165,15 +181,13 @@ def test_strict_stops_at_the_first_bad_record_with_its_place(encoder, library, t
 def test_an_existing_output_is_kept_unless_told(encoder, library, tmp_path):
     output = tmp_path / "out.parquet"
     run(encoder, library, output)
-    with pytest.raises(OutputError, match=r"out\.parquet is there already.*--overwrite"):
+    with pytest.raises(OutputError, match=r"out\.parquet exists already.*--overwrite"):
         run(encoder, library, output)
     run(encoder, library, output, overwrite=True, limit=1)
     assert pl.read_parquet(output).height == 1
 
 
 def test_a_damaged_input_keeps_the_rows_before_the_fault(encoder, tmp_path):
-    import gzip
-
     content = gzip.compress("".join(f"{'C' * (k % 30 + 1)} m{k}\n" for k in range(4_000)).encode())
     (tmp_path / "cut.smi.gz").write_bytes(content[: len(content) // 2])
     summary = run(encoder, tmp_path / "cut.smi.gz", tmp_path / "out.parquet", batch_size=256)
@@ -203,9 +217,9 @@ def test_a_full_disk_is_an_output_error_and_leaves_nothing(encoder, library, tmp
 
 def test_windows_are_put_together_in_order(encoder, monkeypatch):
     smiles = [f"{'C' * (k % 9 + 1)}{'ON'[k % 2]}" for k in range(50)]
-    whole = encoder.embed(smiles)
+    whole = encoder.embed(smiles, embedding_dtype="float32")
     monkeypatch.setattr(encoder, "window", 7)
-    parts = encoder.embed(smiles)
+    parts = encoder.embed(smiles, embedding_dtype="float32")
     assert_frame_equal(whole, parts, abs_tol=1e-5)
     assert parts["row"].to_list() == list(range(50))
 

@@ -238,6 +238,12 @@ def test_tables_of_every_kind_read_alike(toy, tmp_path, name):
     assert read.fingerprint() == read_labelled([toy.table], toy.columns).fingerprint()
 
 
+def test_a_table_from_a_spreadsheet_is_split_at_semicolons(tmp_path):
+    (tmp_path / "t.csv").write_text("\ufeffname;SMILES;y\nA;CC;1.5\nB;CCO;2\n", encoding="utf-8")
+    data = read_labelled([tmp_path / "t.csv"], [TargetColumn.parse("a.y=y:eV")])
+    assert data.targets[:, 0].tolist() == [1.5, 2.0]
+
+
 def test_the_smiles_column_may_be_named_by_number(tmp_path):
     pl.DataFrame({"y": [1.0, 2.0], "molecule": ["CC", "CCO"]}).write_csv(tmp_path / "t.csv")
     data = read_labelled([tmp_path / "t.csv"], [TargetColumn.parse("a.y=y:eV")], smiles_column="2")

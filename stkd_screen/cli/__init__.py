@@ -38,23 +38,24 @@ app.command("evaluate")(evaluate.evaluate)
 
 
 class Interrupted(BaseException):
-    """Ctrl-C. A class of our own, since typer would take a KeyboardInterrupt for an error and exit 1."""
+    """Ctrl-C or a request to end. A class of our own: typer would take a KeyboardInterrupt for an error."""
 
 
-def _interrupt(*_: object) -> None:
-    raise Interrupted
+def _interrupt(number: int, _: object) -> None:
+    typer.secho("stopping", fg="red", err=True)
+    raise Interrupted(number)
 
 
 def main() -> None:
     """Run the program; an error made for the user is printed in red and exits 1, an interrupt exits 130."""
-    before = signal.signal(signal.SIGINT, _interrupt)
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         app()
     except StkdError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(1)
-    except Interrupted:
-        typer.secho("interrupted", fg="red", err=True)
-        sys.exit(130)
+    except Interrupted as interrupt:
+        sys.exit(128 + interrupt.args[0])
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

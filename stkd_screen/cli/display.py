@@ -89,7 +89,6 @@ class EmbedDisplay:
     """A progress bar by input bytes; silent where standard error is no terminal."""
 
     def __init__(self, console: Console, reader: "RecordReader") -> None:
-        self.reader = reader
         self.bar = Progress(
             BarColumn(),
             TaskProgressColumn(),
@@ -107,7 +106,7 @@ class EmbedDisplay:
     def update(self, summary: "Summary") -> None:
         rate = summary.records / max(summary.seconds, 1e-9)
         self.bar.update(
-            self.task, completed=self.reader.bytes_read, records=f"{summary.records:,}", rate=f"{rate:,.0f}"
+            self.task, completed=summary.bytes_read, records=f"{summary.records:,}", rate=f"{rate:,.0f}"
         )
 
     def __exit__(

@@ -97,7 +97,10 @@ def embed(
     if json_output:
         typer.echo(json.dumps(_as_dict(summary, output, startup)))
     else:
-        console.print(_summary_table(summary, output, startup))
+        table = _summary_table(summary, output, startup)
+        for smiles, id in dict.fromkeys(reader.columns.values()):
+            table.add_row("columns", f"SMILES {smiles!r}, id {id!r}" if id else f"SMILES {smiles!r}, no id")
+        console.print(table)
     if summary.input_fault:
         raise InputError(summary.input_fault)
 

@@ -75,7 +75,7 @@ def train(
     labelled = read_labelled(data, columns, smiles_column=smiles_column, split_column=split_column)
     counts = ", ".join(f"{len(labelled.rows(name)):,} {name}" for name in ("train", "valid", "test"))
     ways = ", ".join(dict.fromkeys(file["split"] for file in labelled.files))
-    console.print(f"{counts} molecules, split by {ways}", highlight=False)
+    console.print(f"{counts} molecules, split: {ways}", highlight=False)
     for reason in labelled.left_out:
         console.print(f"left out: {reason}", style="yellow", highlight=False)
     with TrainingDisplay(console) as display:

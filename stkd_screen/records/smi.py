@@ -48,6 +48,7 @@ def read_smi(stream: TextStream, source: str, batch_size: int) -> Iterator[Recor
         InputError: the file is damaged; the records on whole lines before the fault come first.
     """
     text, lines_before = b"", 0  # not handed out yet, and the lines before it
+    raw_before: float = 0  # raw bytes before the text
     first_block = first_record = True
     torn = False  # the block before ended in CR: a LF at the start of this one belongs to it
     fault: Damaged | None = None
@@ -73,11 +74,17 @@ def read_smi(stream: TextStream, source: str, batch_size: int) -> Iterator[Recor
             if text[spans.start[0] : spans.end[0]].lower() in HEADERS:
                 spans = spans[1:]
         rows = len(spans) if ended else len(spans) - len(spans) % batch_size
+        raw = stream.taken - raw_before  # bytes behind this text
         for row in range(0, rows, batch_size):
-            yield _records(text, spans[row : min(row + batch_size, rows)], source, lines_before)
+            batch = spans[row : min(row + batch_size, rows)]
+            stream.backlog = raw * (1 - spans.line_start[batch.line[-1] + 1] / len(text))
+            yield _records(text, batch, source, lines_before)
 
         lines_done = spans.line[rows] if rows < len(spans) else len(spans.line_start) - 1
-        text = text[spans.line_start[lines_done] :]
+        rest = text[spans.line_start[lines_done] :]
+        stream.backlog = raw * len(rest) / max(len(text), 1)
+        raw_before = stream.taken - stream.backlog
+        text = rest
         lines_before += int(lines_done)
     if fault:
         raise damaged(source, lines_before, fault) from fault

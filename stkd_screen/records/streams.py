@@ -40,11 +40,17 @@ class TextStream(io.BufferedIOBase):
         self._raw = raw
         self._decompressed = decompressed
         self._fault: Damaged | None = None
+        self.backlog = 0.0  # raw bytes that were taken but whose records were not handed out yet, estimated
+
+    @property
+    def taken(self) -> int:
+        """Raw (compressed) bytes taken from the input so far."""
+        return self._raw.taken
 
     @property
     def position(self) -> int:
-        """Raw (compressed) bytes taken from the input so far."""
-        return self._raw.taken
+        """Raw (compressed) bytes of the records handed out so far, estimated."""
+        return self._raw.taken - int(self.backlog)
 
     def readable(self) -> bool:
         return True

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from stkd_screen.weights import Weights
+from stkd_screen.weights import Weights, shipped_names
 
 LEVELS = {
     "qm9": "B3LYP/6-31G(2df,p) on molecules of QM9 (Ramakrishnan et al., Sci. Data 1, 140022, 2014)",
@@ -22,19 +22,22 @@ def model_card(weights: Weights) -> str:
     parameters = sum(parameter.numel() for parameter in weights.student.parameters())
     versions = ", ".join(f"{name} {version}" for name, version in training["versions"].items())
     molecules = ", ".join(f"{count:,} {split}" for split, count in training["molecules"].items())
+    known = all(level in LEVELS for level in weights.levels)
     options = ", ".join(f"{name} {value}" for name, value in training["options"].items())
     lines = [
         f"# {weights.name}",
         "",
         f"A SMILES Transformer student of {parameters:,} parameters ({config.standard_layers} standard and "
         f"{config.biased_layers} biased layers, width {config.width}, {config.heads} heads, feed-forward "
-        f"{config.feed_forward}), for `stkd-screen embed --model {weights.name}`.",
+        f"{config.feed_forward}). Use it with `stkd-screen embed --model` and the path of this folder"
+        + (f", or by its name, `{weights.name}`." if weights.name in shipped_names() else "."),
         f"SHA-256 of model.safetensors: `{weights.sha256}`.",
         "",
         "## Errors",
         "",
-        "Against the labels, that is against density functional theory, not against experiment. The weights "
-        "were chosen on the valid split; the test split took no part in training or choice.",
+        "Against the labels"
+        + (", that is against density functional theory, not against experiment" if known else "")
+        + ". The weights were chosen on the valid split; the test split took no part in training or choice.",
         "",
         "| target | split | MAE | RMSE | unit | R2 | molecules |",
         "|---|---|---|---|---|---|---|",

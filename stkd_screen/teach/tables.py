@@ -178,7 +178,10 @@ def _read_table(
             try:
                 values = frame[column.column].cast(pl.Float64).to_numpy()
             except pl.exceptions.InvalidOperationError as error:
-                raise TrainingError(f"{path}: column {column.column!r} is not numeric: {error}") from error
+                reason = str(error).partition("\n")[0]
+                raise TrainingError(
+                    f"{path}: column {column.column!r} is not numeric ({reason}); write a decimal point"
+                ) from error
             targets[:, k] = values * column.factor
     # As in every input, what follows the SMILES after white space is no part of it.
     words = frame.to_series(smiles_index).cast(pl.String).fill_null("").str.strip_chars()
@@ -195,13 +198,22 @@ def _open_table(path: Path) -> pl.DataFrame:
             return pl.read_parquet(path)
         with open_text(path) as stream:
             text = io.BytesIO(stream.read())
-        return pl.read_csv(text, separator="\t" if ".tsv" in path.suffixes else ",", infer_schema_length=None)
+        return pl.read_csv(text, separator=_separator(text, path), infer_schema_length=None)
     except FileNotFoundError as error:
         raise TrainingError(f"no such file: {path}") from error
     except pl.exceptions.NoDataError as error:
         raise TrainingError(f"{path} is empty; a table needs a header line and rows") from error
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise TrainingError(f"{path} cannot be read as a table: {error}") from error
+        reason = str(error).partition("\n")[0]  # what follows are hints about options of the library
+        raise TrainingError(f"{path} cannot be read as a table: {reason}") from error
+
+
+def _separator(text: io.BytesIO, path: Path) -> str:
+    """Comma, or tab in a .tsv; what a spreadsheet writes instead where the header has none of those."""
+    usual = "\t" if ".tsv" in path.suffixes else ","
+    header = text.readline().decode("utf-8", "replace")
+    text.seek(0)
+    return usual if usual in header else next((other for other in "\t;" if other in header), usual)
 
 
 def _splits(frame: pl.DataFrame, column: str, smiles: pl.Series, path: Path) -> tuple[np.ndarray, str]:
