@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +44,7 @@ class OutputOptions:
             raise StkdError(
                 f"embedding type {self.embedding_dtype!r} is not one of {', '.join(EMBEDDING_TYPES)}"
             )
-        return OutputOptions(level, self.embedding, self.embedding_dtype, self.largest_fragment)
+        return replace(self, level=level)
 
 
 def prediction_columns(weights: Weights, level: str) -> dict[str, int | None]:

@@ -32,8 +32,6 @@ class ParquetWriter:
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists already; give another -o, or --overwrite to replace it")
         self.path = path
-        self.schema = schema
-        self.rows = 0
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
         self._partial = path.with_name(path.name + ".partial")
@@ -47,7 +45,6 @@ class ParquetWriter:
         return self
 
     def write(self, table: pa.Table) -> None:
-        self.rows += len(table)
         self._pending.append(table)
         self._pending_rows += len(table)
         if self._pending_rows >= ROW_GROUP_ROWS:

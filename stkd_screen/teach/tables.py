@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from stkd_screen.encoder import smiles_buffers
 from stkd_screen.errors import TrainingError
 from stkd_screen.records import open_text
 from stkd_screen.records.columns import pick_columns
@@ -116,7 +117,7 @@ def read_labelled(
         reasons = "; ".join(left_out) or "there are no rows"
         raise TrainingError(f"no usable row in {', '.join(map(str, paths))}: {reasons}")
     return LabelledMolecules(
-        molecules=parse_series(smiles[usable]),
+        molecules=parse_series(smiles[usable]) if left_out else molecules,
         targets=targets[usable],
         split=split[usable],
         files=[
@@ -129,8 +130,7 @@ def read_labelled(
 
 def parse_series(smiles: pl.Series) -> Molecules:
     """Pre-transform a series of SMILES straight from its Arrow buffers."""
-    _, offsets, data = smiles.to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()
-    return pretransform(np.frombuffer(data, np.uint8), np.frombuffer(offsets, np.int64)[: len(smiles) + 1])
+    return pretransform(*smiles_buffers(smiles.to_arrow(compat_level=pl.CompatLevel.oldest())))
 
 
 def _check_targets(columns: Sequence[TargetColumn]) -> None:
