@@ -2,24 +2,20 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Full, Queue
-from threading import Event, Thread
-from typing import TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
 
+from stkd_screen.background import in_background
 from stkd_screen.encoder import Encoder
 from stkd_screen.errors import InputError
 from stkd_screen.output import OutputOptions, schema
 from stkd_screen.parquet import ParquetWriter
 from stkd_screen.records import RecordReader, Records
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -107,52 +103,6 @@ def _encoded(
         if row == 0:
             raise
         summary.input_fault = str(fault)
-
-
-def in_background(items: Iterable[T], depth: int = 2) -> Generator[T]:
-    """The same items, made by a thread of their own at most `depth` ahead of their use.
-
-    Close it (`contextlib.closing`) where the loop may end early: that waits for the thread, which must not
-    be in the middle of a computation when the program ends.
-    """
-    ready: Queue[tuple[T | None, BaseException | None]] = Queue(depth)
-    abandoned = Event()
-
-    def put(item: T | None, fault: BaseException | None) -> bool:
-        while not abandoned.is_set():
-            try:
-                ready.put((item, fault), timeout=0.2)
-                return True
-            except Full:
-                pass
-        return False
-
-    def make() -> None:
-        source = iter(items)
-        try:
-            for item in source:
-                if not put(item, None):
-                    return
-            put(None, StopIteration())
-        except BaseException as fault:
-            put(None, fault)
-        finally:
-            if isinstance(source, Generator):
-                source.close()
-
-    thread = Thread(target=make, daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, fault = ready.get()
-            if isinstance(fault, StopIteration):
-                return
-            if fault is not None:
-                raise fault
-            yield cast(T, item)
-    finally:
-        abandoned.set()
-        thread.join()
 
 
 def _stop_at_first_bad(records: Records, table: pa.Table) -> None:

@@ -1,0 +1,54 @@
+"""Work done ahead of its use, by a thread of its own."""
+
+from collections.abc import Generator, Iterable
+from queue import Full, Queue
+from threading import Event, Thread
+from typing import TypeVar, cast
+
+T = TypeVar("T")
+
+
+def in_background(items: Iterable[T], depth: int = 2) -> Generator[T]:
+    """The same items, made by a thread of their own at most `depth` ahead of their use.
+
+    Close it (`contextlib.closing`) where the loop may end early: that waits for the thread, which must not
+    be in the middle of a computation when the program ends.
+    """
+    ready: Queue[tuple[T | None, BaseException | None]] = Queue(depth)
+    abandoned = Event()
+
+    def put(item: T | None, fault: BaseException | None) -> bool:
+        while not abandoned.is_set():
+            try:
+                ready.put((item, fault), timeout=0.2)
+                return True
+            except Full:
+                pass
+        return False
+
+    def make() -> None:
+        source = iter(items)
+        try:
+            for item in source:
+                if not put(item, None):
+                    return
+            put(None, StopIteration())
+        except BaseException as fault:
+            put(None, fault)
+        finally:
+            if isinstance(source, Generator):
+                source.close()
+
+    thread = Thread(target=make, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, fault = ready.get()
+            if isinstance(fault, StopIteration):
+                return
+            if fault is not None:
+                raise fault
+            yield cast(T, item)
+    finally:
+        abandoned.set()
+        thread.join()
