@@ -1,0 +1,45 @@
+"""What RDKit calls a molecule and its scaffold: the keys by which rows are split.
+
+Worker processes import this module, so it needs no torch.
+"""
+
+from collections.abc import Sequence
+
+from rdkit import Chem, rdBase
+from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
+
+from stkd_screen.teach.processes import in_processes
+
+
+def molecule_keys(smiles: Sequence[str]) -> list[str]:
+    """RDKit's canonical SMILES of each molecule without stereo; the text itself where RDKit reads none."""
+    return [*in_processes(_molecule_keys, smiles)]
+
+
+def scaffold_keys(smiles: Sequence[str]) -> list[str]:
+    """Bemis-Murcko scaffold of each molecule as SMILES, empty where it has no ring; else as above."""
+    return [*in_processes(_scaffold_keys, smiles)]
+
+
+def _molecule_keys(smiles: Sequence[str]) -> list[str]:
+    molecules = _read(smiles)
+    return [m if isinstance(m, str) else Chem.MolToSmiles(m, isomericSmiles=False) for m in molecules]
+
+
+def _scaffold_keys(smiles: Sequence[str]) -> list[str]:
+    molecules = _read(smiles)
+    return [m if isinstance(m, str) else MurckoScaffoldSmiles(mol=m) for m in molecules]
+
+
+def _read(smiles: Sequence[str]) -> list[Chem.Mol | str]:
+    """Molecules, and the text where there is none."""
+    with rdBase.BlockLogs():
+        return [_read_one(text) for text in smiles]
+
+
+def _read_one(text: str) -> Chem.Mol | str:
+    try:
+        molecule = Chem.MolFromSmiles(text)
+    except RuntimeError:  # raised instead of returning None on a few malformed stereo marks
+        return text
+    return text if molecule is None else molecule
