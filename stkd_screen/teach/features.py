@@ -1,0 +1,121 @@
+"""RDKit's features of molecules, for the teacher."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rdkit import Chem, rdBase
+
+from stkd_screen.smiles import AROMATIC_FLAG, Molecules
+from stkd_screen.smiles.elements import BondType
+from stkd_screen.teach.graphs import ATOM_FEATURES, BOND_TYPES, CHARGE_OFFSET, Graphs
+from stkd_screen.teach.processes import in_processes
+
+_BOND_TYPE = {
+    Chem.BondType.SINGLE: BondType.SINGLE,
+    Chem.BondType.DOUBLE: BondType.DOUBLE,
+    Chem.BondType.TRIPLE: BondType.TRIPLE,
+    Chem.BondType.QUADRUPLE: BondType.QUADRUPLE,
+    Chem.BondType.AROMATIC: BondType.AROMATIC,
+}
+# Atom features, bonds, bond features and Kekulé bond types of one molecule; see `molecule_features`.
+Features = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def prepare_graphs(
+    smiles: Sequence[str], molecules: Molecules, workers: int | None = None
+) -> tuple[Graphs, dict[int, str]]:
+    """Features of many molecules, computed in parallel processes.
+
+    Args:
+        smiles: R SMILES.
+        molecules: the same, pre-transformed.
+        workers: processes; by default one for each usable core.
+
+    Returns:
+        The graphs, and the reason for each row that has none: RDKit does not accept the molecule or reads
+        other atoms than the student. The features of such rows are zero.
+    """
+    atom_features = np.zeros((molecules.atom_offsets[-1], len(ATOM_FEATURES)), np.uint8)
+    bond_features = np.zeros(molecules.bond_offsets[-1], np.uint8)
+    kekule_bonds = np.zeros(molecules.bond_offsets[-1], np.uint8)
+    failures: dict[int, str] = {}
+    for row, features in enumerate(in_processes(_features, smiles, workers)):
+        atoms = slice(*molecules.atom_offsets[row : row + 2])
+        bonds = slice(*molecules.bond_offsets[row : row + 2])
+        aligned = features if isinstance(features, str) else _aligned(features, molecules, atoms, bonds)
+        if isinstance(aligned, str):
+            failures[row] = aligned
+        else:
+            atom_features[atoms], bond_features[bonds], kekule_bonds[bonds] = aligned
+    return Graphs(atom_features, bond_features, kekule_bonds), failures
+
+
+def _aligned(
+    features: Features, molecules: Molecules, atoms: slice, bonds: slice
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
+    """The features in the order of the student's atoms and bonds, or why they do not fit."""
+    atom_features, pairs, bond_features, kekule_bonds = features
+    ours = molecules.bond_atoms[bonds]
+    order = np.lexsort((ours[:, 1], ours[:, 0]))
+    elements = molecules.element[atoms] & (AROMATIC_FLAG - 1)
+    if not np.array_equal(elements, atom_features[:, 0]) or not np.array_equal(ours[order], pairs):
+        return "RDKit and the student read other atoms or bonds"
+    rank = np.argsort(order)  # of each of our bonds among the sorted ones
+    return atom_features, bond_features[rank], kekule_bonds[rank]
+
+
+def _features(smiles: Sequence[str]) -> list[Features | str]:
+    with rdBase.BlockLogs():
+        return [molecule_features(text) for text in smiles]
+
+
+def molecule_features(smiles: str) -> Features | str:
+    """Features of a molecule with n atoms and m bonds, or why there are none.
+
+    Returns:
+        atom features (n, len(ATOM_FEATURES)), bonds (m, 2) sorted by first and second atom, bond features
+        (m,) and Kekulé bond types (m,) in that order; all uint8 but the bonds, which are int32.
+    """
+    parameters: Any = Chem.SmilesParserParams()
+    parameters.allowCXSMILES = False
+    parameters.parseName = False
+    try:
+        molecule = Chem.MolFromSmiles(smiles, parameters)
+    except RuntimeError as error:  # raised instead of returning None on a few malformed stereo marks
+        return f"not accepted by RDKit: {error}"
+    if molecule is None:
+        return "not accepted by RDKit"
+    atoms = np.array(
+        [
+            (
+                atom.GetAtomicNum(),
+                atom.GetDegree(),
+                atom.GetFormalCharge() + CHARGE_OFFSET,
+                atom.GetTotalNumHs(),
+                atom.GetNumRadicalElectrons(),
+                int(atom.GetHybridization()),
+                atom.GetIsAromatic(),
+                atom.IsInRing(),
+            )
+            for atom in molecule.GetAtoms()
+        ],
+        dtype=np.int64,
+    ).reshape(-1, len(ATOM_FEATURES))
+    atoms = np.clip(atoms, 0, np.array([*ATOM_FEATURES.values()]) - 1).astype(np.uint8)
+    bonds = [
+        (
+            *sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())),
+            _BOND_TYPE.get(bond.GetBondType(), BondType.OTHER),
+            bond.GetIsConjugated(),
+            bond.IsInRing(),
+        )
+        for bond in molecule.GetBonds()
+    ]
+    Chem.Kekulize(molecule)
+    kekule = [_BOND_TYPE.get(bond.GetBondType(), BondType.OTHER) for bond in molecule.GetBonds()]
+    table = np.array([(*bond, order) for bond, order in zip(bonds, kekule, strict=True)], np.int32)
+    table = table.reshape(-1, 6)
+    table = table[np.lexsort((table[:, 1], table[:, 0]))]
+    features = table[:, 2] + BOND_TYPES * (table[:, 3] + 2 * table[:, 4])
+    return atoms, table[:, :2], features.astype(np.uint8), table[:, 5].astype(np.uint8)

@@ -1,0 +1,48 @@
+"""Molecular graphs as the teacher sees them, atom i being the student's atom i.
+
+The features are those that do not depend on how the SMILES was written: RDKit perceives aromaticity,
+conjugation and hybridisation anew (see `features`). Stereo is left out, as in the student.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stkd_screen.smiles import Molecules
+
+# Columns of `Graphs.atom_features` and the number of values of each; larger values share the last one.
+ATOM_FEATURES = {
+    "element": 128,
+    "degree": 16,  # the centrality encoding: neighbours in the graph
+    "charge": 32,  # + CHARGE_OFFSET
+    "hydrogens": 16,
+    "radical_electrons": 5,
+    "hybridisation": 9,
+    "aromatic": 2,
+    "in_ring": 2,
+}
+CHARGE_OFFSET = 16
+BOND_TYPES = 7  # values of BondType
+BOND_FEATURES = BOND_TYPES * 2 * 2  # type, conjugated, in a ring: one number a bond
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """RDKit's features of R molecules, in the order of the atoms and bonds of their `Molecules`."""
+
+    atom_features: np.ndarray  # (N, len(ATOM_FEATURES)) uint8
+    bond_features: np.ndarray  # (M,) uint8, below BOND_FEATURES
+    kekule_bonds: np.ndarray  # (M,) uint8 BondType of one Kekulé form: nothing aromatic
+
+    def of_rows(self, molecules: Molecules, rows: np.ndarray) -> "Graphs":
+        """The graphs of some of their molecules.
+
+        Args:
+            molecules: the R molecules they are of.
+            rows: ascending.
+        """
+        chosen = np.zeros(len(molecules), bool)
+        chosen[rows] = True
+        atoms = np.repeat(chosen, np.diff(molecules.atom_offsets))
+        bonds = np.repeat(chosen, np.diff(molecules.bond_offsets))
+        return Graphs(self.atom_features[atoms], self.bond_features[bonds], self.kekule_bonds[bonds])

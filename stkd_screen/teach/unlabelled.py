@@ -1,0 +1,75 @@
+"""Molecules without labels, of which a teacher is the only source: any library that `embed` reads."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from stkd_screen.errors import TrainingError
+from stkd_screen.records import RecordReader
+from stkd_screen.teach.labelled import LabelledMolecules
+from stkd_screen.teach.splits import canonical_split
+from stkd_screen.teach.tables import with_graphs
+from stkd_screen.teach.targets import TargetColumn
+from stkd_screen.weights import file_sha256
+
+
+def read_unlabelled(
+    inputs: Sequence[str | Path], columns: Sequence[TargetColumn], most: int, seed: int = 0
+) -> LabelledMolecules:
+    """A random choice of the molecules of a library, with graphs and without labels.
+
+    Molecules are split by a hash (`canonical_split`), so that none of a labelled test split is learned from.
+
+    Args:
+        inputs: files, folders or `-`.
+        columns: the targets that the molecules lack.
+        most: molecules to choose where there are more.
+        seed: of the choice.
+
+    Raises:
+        StkdError: an input cannot be read, or no molecule is usable.
+    """
+    reader = RecordReader([*inputs])
+    smiles, read = _choose(reader, most, seed)
+    rows = np.arange(len(smiles))
+    usable, molecules, graphs, left_out = with_graphs(smiles, rows, lambda row: f"molecule {row + 1}")
+    if not len(usable):
+        raise TrainingError(f"no usable molecule among the {read.total():,} records of {reader.files[0]} ...")
+    return LabelledMolecules(
+        molecules=molecules,
+        targets=np.full((len(usable), len(columns)), np.nan, np.float32),
+        split=canonical_split(smiles[usable].to_list()),
+        files=[
+            {
+                "name": Path(source).name,
+                "sha256": file_sha256(Path(source)) if Path(source).is_file() else "",
+                "rows": records,
+                "split": "hash of the molecule",
+            }
+            for source, records in read.items()
+        ],
+        left_out=left_out,
+        columns=[*columns],
+        graphs=graphs,
+    )
+
+
+def _choose(reader: RecordReader, most: int, seed: int) -> tuple[pl.Series, Counter[str]]:
+    """At most that many SMILES, each record as likely as any other, in input order; records read by file.
+
+    Every record draws a number, and the ones with the smallest numbers stay: what is kept never grows.
+    """
+    generator = np.random.default_rng(seed)
+    kept, draws = pl.Series("smiles", [], pl.String), np.empty(0)
+    read: Counter[str] = Counter()
+    for batch in reader:
+        kept = pl.concat([kept, pl.Series("smiles", pl.from_arrow(batch.smiles), pl.String)])
+        draws = np.concatenate([draws, generator.random(len(batch))])
+        read[batch.source] += len(batch)
+        if len(draws) > most:
+            smallest = np.sort(np.argpartition(draws, most - 1)[:most])
+            kept, draws = kept[smallest], draws[smallest]
+    return kept, read
