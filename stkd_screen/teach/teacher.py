@@ -1,0 +1,141 @@
+"""A teacher's folder, and what a teacher says."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stkd_screen.batching import equal_length_batches
+from stkd_screen.smiles import Molecules
+from stkd_screen.teach.coverage import Coverage
+from stkd_screen.teach.evaluate import Metrics
+from stkd_screen.teach.evaluate import predict as predict_student
+from stkd_screen.teach.graphormer import Graphormer, GraphormerConfig
+from stkd_screen.teach.graphs import Graphs
+from stkd_screen.teach.labelled import LabelledMolecules
+from stkd_screen.teach.structure import graph_batch
+from stkd_screen.teach.targets import TargetColumn
+from stkd_screen.weights import (
+    ATOM_TYPES,
+    Target,
+    fill,
+    find_weights,
+    load_weights,
+    model_kind,
+    pop_atom_types,
+    read_model_folder,
+    write_model_folder,
+)
+
+FORMAT = 1  # of the folder, and of the features that a teacher sees
+BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}  # of one forward pass where nothing is learned
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained Graphormer with all that is needed to learn from it."""
+
+    model: Graphormer
+    targets: list[Target]
+    coverage: Coverage  # of the labels it was trained on
+    training: dict[str, Any] = field(default_factory=dict)  # data, hashes, options, time, machine
+    metrics: dict[str, Metrics] = field(default_factory=dict)
+    name: str = ""
+    sha256: str = ""
+
+    @property
+    def columns(self) -> list[TargetColumn]:
+        """The targets as columns of the tables it was trained on."""
+        return [TargetColumn(**column) for column in self.training["columns"]]
+
+
+def save_teacher(teacher: Teacher, folder: Path) -> Teacher:
+    """Write model.safetensors and config.json; the same with name and hash."""
+    config = {
+        "kind": "teacher",
+        "format": FORMAT,
+        "graphormer": teacher.model.config.to_dict(),
+        "targets": [asdict(target) for target in teacher.targets],
+        "max_heavy_atoms": teacher.coverage.max_heavy_atoms,
+        "metrics": teacher.metrics,
+        "training": teacher.training,
+    }
+    types = {
+        ATOM_TYPES + level: torch.from_numpy(codes) for level, codes in teacher.coverage.atom_types.items()
+    }
+    sha256 = write_model_folder(folder, teacher.model.state_dict() | types, config)
+    return replace(teacher, name=folder.name, sha256=sha256)
+
+
+def load_teacher(folder: str | Path) -> Teacher:
+    """Load a teacher's folder, or a shipped teacher by name.
+
+    Raises:
+        WeightsError: the folder is missing, incomplete, altered, or holds no teacher.
+    """
+    folder = find_weights(folder)
+    keys = {"graphormer", "targets", "max_heavy_atoms", "metrics", "training"}
+    config, tensors = read_model_folder(folder, "teacher", {"format": FORMAT}, keys)
+    coverage = Coverage(pop_atom_types(tensors), config["max_heavy_atoms"])
+    model = Graphormer(GraphormerConfig(**config["graphormer"]))
+    fill(model, tensors, folder)
+    return Teacher(
+        model=model.eval(),
+        targets=[Target(**target) for target in config["targets"]],
+        coverage=coverage,
+        training=config["training"],
+        metrics=config["metrics"],
+        name=folder.name,
+        sha256=config["sha256"],
+    )
+
+
+@torch.inference_mode()
+def predict(model: Graphormer, molecules: Molecules, graphs: Graphs, rows: np.ndarray) -> np.ndarray:
+    """Standardised predictions (len(rows), targets) float32."""
+    device = model.virtual.device
+    predicted = np.empty((len(molecules), model.config.targets), np.float32)
+    atoms = np.diff(molecules.atom_offsets)
+    most = BATCH_TOKENS[device.type]
+    for batch in equal_length_batches(atoms, rows, lambda n: max(1, most // (n + 1))):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            teaching = model(graph_batch(molecules, graphs, batch).to(device))
+        predicted[batch] = teaching.prediction.float().cpu().numpy()
+    return predicted[rows]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A student or a teacher, as far as measuring it goes."""
+
+    targets: list[Target]
+    training: dict[str, Any]
+    needs_graphs: bool
+    predict: Callable[[LabelledMolecules, np.ndarray], np.ndarray]  # standardised predictions of rows
+
+
+def load_model(name: str | Path, device: torch.device) -> Model:
+    """Load a student or a teacher by shipped name or by folder.
+
+    Raises:
+        WeightsError: see `load_weights`.
+    """
+    if model_kind(find_weights(name)) == "teacher":
+        teacher = load_teacher(name)
+        graphormer = teacher.model.to(device)
+
+        def predict_graphs(data: LabelledMolecules, rows: np.ndarray) -> np.ndarray:
+            return predict(graphormer, data.molecules, data.needed_graphs(), rows)
+
+        return Model(teacher.targets, teacher.training, True, predict_graphs)
+    weights = load_weights(name)
+    student = weights.student.to(device)
+    return Model(
+        weights.targets,
+        weights.training,
+        False,
+        lambda data, rows: predict_student(student, data.molecules, rows),
+    )
