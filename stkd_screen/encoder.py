@@ -3,12 +3,12 @@
 import ctypes
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import torch
 
@@ -18,7 +18,11 @@ from stkd_screen.output import OutputOptions, result_table
 from stkd_screen.records import Records
 from stkd_screen.smiles import Molecules, pretransform
 from stkd_screen.smiles.tokens import lay_out, token_counts
-from stkd_screen.weights import DEFAULT_MODEL, Weights, load_weights
+from stkd_screen.student import Student
+from stkd_screen.weights import DEFAULT_MODEL, Weights, in_units, load_weights
+
+if TYPE_CHECKING:
+    import polars as pl
 
 # Tokens a forward pass: enough to keep the matrix products busy, small enough for cache or memory.
 BATCH_TOKENS = {"cpu": 4096, "cuda": 262_144}
@@ -57,31 +61,18 @@ class Encoder:
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
         self.window = WINDOW[self.device.type]
         self.student = weights.student.to(self.device).eval()
-        # On CUDA the linear algebra is bfloat16; embeddings are stored as float16 anyway.
-        self.half = self.device.type == "cuda"
         if compile if compile is not None else self.device.type == "cuda":
             self.student.compile(dynamic=True)
-        self._mean = np.array([target.mean for target in weights.targets], np.float32)
-        self._std = np.array([target.std for target in weights.targets], np.float32)
 
-    @torch.inference_mode()
     def encode(self, molecules: Molecules) -> Encoded:
         """Embed and predict. Batch-mates never change a result: batches hold one token count, unpadded."""
-        counts = token_counts(molecules)
         config = self.student.config
-        embedding = np.full((len(counts), config.width), np.nan, np.float32)
-        prediction = np.full((len(counts), config.targets), np.nan, np.float32)
-        readable = np.flatnonzero(counts)
-        batches = equal_length_batches(counts, readable, lambda T: max(1, self.batch_tokens // T))
-        for i, rows in enumerate(batches):
-            tokens, n_atoms = (torch.from_numpy(a).to(self.device) for a in lay_out(molecules, rows))
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-                states, standardised = self.student(tokens, n_atoms)
-            embedding[rows] = states.float().cpu().numpy()
-            prediction[rows] = standardised.float().cpu().numpy() * self._std + self._mean
-            if i % 2:
-                release_freed_memory()
-        return Encoded(embedding, prediction)
+        embedding = np.full((len(molecules), config.width), np.nan, np.float32)
+        prediction = np.full((len(molecules), config.targets), np.nan, np.float32)
+        batches = encode_rows(self.student, molecules, batch_tokens=self.batch_tokens)
+        for rows, states, standardised in batches:
+            embedding[rows], prediction[rows] = states, standardised
+        return Encoded(embedding, in_units(prediction, self.weights.targets))
 
     def table(
         self, records: Records, options: OutputOptions, first_row: int = 0
@@ -93,7 +84,7 @@ class Encoder:
             records, molecules, encoded.embedding, encoded.prediction, self.weights, options, first_row
         )
 
-    def embed(self, smiles: Sequence[str] | np.ndarray | pl.Series, **options: object) -> pl.DataFrame:
+    def embed(self, smiles: "Sequence[str] | np.ndarray | pl.Series", **options: object) -> "pl.DataFrame":
         """Embed SMILES held in memory.
 
         Args:
@@ -103,6 +94,8 @@ class Encoder:
         Returns:
             R rows in input order, with the columns that `stkd-screen embed` writes except `id`.
         """
+        import polars as pl  # here, so that a machine without it can train from a prepared file
+
         if isinstance(smiles, str):
             raise TypeError("embed takes a sequence of SMILES; for a single one give [smiles]")
         chosen = OutputOptions(**options).checked(self.weights)  # type: ignore[arg-type]
@@ -114,6 +107,36 @@ class Encoder:
             records = Records(part, pa.nulls(len(part), pa.large_string()), {}, "<list>", lines, "row")
             tables.append(self.table(records, chosen, first_row=start)[0])
         return pl.DataFrame(pl.from_arrow(pa.concat_tables(tables))).drop("id")
+
+
+@torch.inference_mode()
+def encode_rows(
+    student: Student, molecules: Molecules, rows: np.ndarray | None = None, batch_tokens: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Run a student over molecules in batches of one token count, on the device it is on.
+
+    On CUDA the linear algebra is bfloat16.
+
+    Args:
+        student: in evaluation mode.
+        molecules: R packed molecules.
+        rows: those to encode; by default all that could be read.
+        batch_tokens: most tokens in one forward pass.
+
+    Yields:
+        Rows (B,), their embeddings (B, D) and their standardised predictions (B, targets), float32.
+    """
+    device = student.table.device
+    most = batch_tokens or BATCH_TOKENS[device.type]
+    counts = token_counts(molecules)
+    rows = np.flatnonzero(counts) if rows is None else rows
+    for i, batch in enumerate(equal_length_batches(counts, rows, lambda T: max(1, most // T))):
+        tokens, n_atoms = (torch.from_numpy(a).to(device) for a in lay_out(molecules, batch))
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            states, prediction = student(tokens, n_atoms)
+        yield batch, states.float().cpu().numpy(), prediction.float().cpu().numpy()
+        if i % 2:
+            release_freed_memory()
 
 
 def load(model: str | Path = DEFAULT_MODEL, device: str = "auto", **options: int | bool | None) -> Encoder:

@@ -12,7 +12,7 @@ from stkd_screen.domain import warnings_of
 from stkd_screen.errors import StkdError
 from stkd_screen.records import Records
 from stkd_screen.smiles import Molecules, describe_error, error_class
-from stkd_screen.weights import Target, Weights
+from stkd_screen.weights import CLASS_UNIT, Target, Weights
 
 EMBEDDING_TYPES = {"float16": (np.float16, pa.float16()), "float32": (np.float32, pa.float32())}
 METADATA_KEY = b"stkd_screen"
@@ -59,7 +59,7 @@ def prediction_columns(weights: Weights, level: str) -> dict[str, int | None]:
 def column_name(target: Target) -> str:
     """homo in eV -> homo_ev; a target without a unit keeps its bare name."""
     unit = "".join(c if c.isalnum() else "_" for c in target.unit.lower())
-    return target.name if unit in ("", "none") else f"{target.name}_{unit}"
+    return target.name if unit in ("", "none", CLASS_UNIT) else f"{target.name}_{unit}"
 
 
 def schema(weights: Weights, options: OutputOptions) -> pa.Schema:

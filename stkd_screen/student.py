@@ -8,7 +8,7 @@ Shapes: B molecules, T tokens, D width, H heads, K = D / H key width.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import cast
 
 import torch
@@ -43,6 +43,8 @@ PRESETS = {
     "paper": StudentConfig(width=512, heads=16, feed_forward=2048, dropout=0.1),
     # For CPUs: 1.4M parameters; without dropout, which only slows a student that still underfits.
     "small": StudentConfig(width=128, heads=4, feed_forward=512),
+    # For experiments: 0.4M parameters, the paper's number of layers.
+    "mini": StudentConfig(width=64, heads=4, feed_forward=256),
     # For tests and first tries: seconds to train, no use for chemistry.
     "tiny": StudentConfig(width=32, heads=2, feed_forward=64, standard_layers=1, biased_layers=1),
 }
@@ -160,12 +162,15 @@ class Student(nn.Module):
                     parameter.mul_(1.0 / math.sqrt(2 * len(self.layers)))
             self.table[NOTHING] = 0.0
 
-    def forward(self, tokens: Tensor, n_atoms: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, n_atoms: Tensor, learned: "Learned | None" = None
+    ) -> tuple[Tensor, Tensor]:
         """Embed and predict.
 
         Args:
             tokens: (B, T, 4) integer vocabulary entries of each token, as `lay_out` gives them.
             n_atoms: (B,) number of atoms of each molecule; its tokens are [V], then these, then bonds.
+            learned: filled with what distillation compares with the teacher.
 
         Returns:
             embedding (B, D), the final state of [V], and prediction (B, targets), standardised.
@@ -175,15 +180,42 @@ class Student(nn.Module):
         x = F.embedding_bag(
             tokens.view(B * T, ENTRIES_PER_TOKEN).int(), self.table, mode="sum", padding_idx=NOTHING
         ).view(B, T, -1)
-        for layer in self.layers[:-1]:
+        for layer in cast(list[Layer], self.layers[:-1]):
+            if learned is not None:
+                learned.add_bias(layer, x)
             x = layer(x, row, column)
+            if learned is not None:
+                learned.states.append(x[:, 0])
         # Only [V] is read, so the last layer computes nothing else.
         last = cast(Layer, self.layers[-1])
         state = last.virtual(x)[:, 0]
+        if learned is not None:
+            learned.add_bias(last, x)
+            learned.states.append(state)
         # Under bfloat16 autocast the readout stays in float32: it costs nothing and would round to 5 meV.
         with torch.autocast(x.device.type, enabled=False):
             embedding = self.norm(state.to(self.norm.weight.dtype))
             return embedding, self.readout(embedding)
+
+
+@dataclass
+class Learned:
+    """What a student has in common with its teacher, collected layer by layer."""
+
+    atoms: int  # of the largest molecule of the batch: the biases are cut to [V] and that many tokens
+    states: list[Tensor] = field(default_factory=list)  # layers x (B, D): [V] as it leaves each layer
+    biases: list[Tensor | None] = field(default_factory=list)  # layers x (B, H, 1 + atoms, 1 + atoms)
+
+    def add_bias(self, layer: Layer, x: Tensor) -> None:
+        corner = x[:, : 1 + self.atoms]
+        attention = layer.attention
+        self.biases.append(attention.bias(layer.attention_norm(corner)) if attention.biased else None)
+
+    def bias(self, layer: int) -> Tensor:
+        """(B, H, 1 + atoms, 1 + atoms), unmasked (eq. 9), of a biased layer."""
+        bias = self.biases[layer]
+        assert bias is not None, f"layer {layer} is a standard one"
+        return bias
 
 
 def bias_mask_factors(n_atoms: Tensor, T: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
+from torch import Tensor, nn
 
 from stkd_screen.errors import WeightsError
 from stkd_screen.smiles.tokens import VOCABULARY_VERSION
@@ -18,6 +20,7 @@ from stkd_screen.student import Student, StudentConfig
 
 FORMAT = 1
 DEFAULT_MODEL = "small"
+CLASS_UNIT = "class"
 ATOM_TYPES = "atom_types."  # prefix of the tensors that are no parameters: atom types labelled at a level
 
 
@@ -30,6 +33,24 @@ class Target:
     unit: str
     mean: float
     std: float
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.level}.{self.name}"
+
+    @property
+    def is_class(self) -> bool:
+        """Whether the target is a class, 0 or 1, of which the model gives the probability."""
+        return self.unit == CLASS_UNIT
+
+
+def in_units(standardised: np.ndarray, targets: Sequence[Target]) -> np.ndarray:
+    """What a model gives, (R, targets) float32, in the units of the targets; probabilities for classes."""
+    mean, std = (np.array([getattr(t, key) for t in targets], np.float32) for key in ("mean", "std"))
+    values = standardised * std + mean
+    classes = [k for k, target in enumerate(targets) if target.is_class]
+    values[:, classes] = 1 / (1 + np.exp(-standardised[:, classes]))
+    return values
 
 
 @dataclass(frozen=True)
@@ -59,8 +80,10 @@ def shipped_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "weights"
 
 
-def shipped_names() -> list[str]:
-    return sorted(path.parent.name for path in shipped_folder().glob("*/config.json"))
+def shipped_names(kind: str = "student") -> list[str]:
+    """Names of the students, or of the teachers, that come with the package."""
+    folders = [path.parent for path in shipped_folder().glob("*/config.json")]
+    return sorted(folder.name for folder in folders if model_kind(folder) == kind)
 
 
 def find_weights(model: str | Path) -> Path:
@@ -73,7 +96,7 @@ def find_weights(model: str | Path) -> Path:
     if not (folder / "config.json").is_file():
         folder = shipped_folder() / str(model)
     if not (folder / "config.json").is_file():
-        names = ", ".join(shipped_names()) or "none"
+        names = ", ".join(shipped_names() + shipped_names("teacher")) or "none"
         raise WeightsError(
             f"no weights at {str(model)!r}: neither a folder with a config.json nor a shipped model; "
             f"shipped models: {names}"
@@ -81,27 +104,22 @@ def find_weights(model: str | Path) -> Path:
     return folder
 
 
-def save_weights(weights: Weights, folder: Path) -> None:
-    """Write model.safetensors and config.json, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.contiguous() for name, tensor in weights.student.state_dict().items()}
+def save_weights(weights: Weights, folder: Path) -> Weights:
+    """Write model.safetensors and config.json, each whole or not at all; the same with name and hash."""
+    tensors = weights.student.state_dict()
     tensors |= {ATOM_TYPES + level: torch.from_numpy(codes) for level, codes in weights.atom_types.items()}
-    partial = folder / "model.safetensors.partial"
-    partial.write_bytes(serialize(tensors))  # with the usual permissions; save_file makes a private file
     config = {
+        "kind": "student",
         "format": FORMAT,
         "vocabulary": VOCABULARY_VERSION,
-        "sha256": file_sha256(partial),
         "student": weights.student.config.to_dict(),
         "targets": [asdict(target) for target in weights.targets],
         "max_heavy_atoms": weights.max_heavy_atoms,
         "metrics": weights.metrics,
         "training": weights.training,
     }
-    config_partial = folder / "config.json.partial"
-    config_partial.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, folder / "model.safetensors")
-    os.replace(config_partial, folder / "config.json")
+    sha256 = write_model_folder(folder, tensors, config)
+    return replace(weights, name=folder.name, sha256=sha256)
 
 
 def load_weights(model: str | Path = DEFAULT_MODEL) -> Weights:
@@ -112,7 +130,70 @@ def load_weights(model: str | Path = DEFAULT_MODEL) -> Weights:
             format or the vocabulary, or its tensors do not fit its configuration.
     """
     folder = find_weights(model)
-    config = _read_config(folder)
+    keys = {"student", "targets", "max_heavy_atoms", "metrics", "training"}
+    versions = {"format": FORMAT, "vocabulary": VOCABULARY_VERSION}
+    config, tensors = read_model_folder(folder, "student", versions, keys)
+    atom_types = pop_atom_types(tensors)
+    student = Student(StudentConfig(**config["student"]))
+    fill(student, tensors, folder)
+    return Weights(
+        student=student.eval(),
+        targets=[Target(**target) for target in config["targets"]],
+        atom_types=atom_types,
+        max_heavy_atoms=config["max_heavy_atoms"],
+        training=config["training"],
+        metrics=config["metrics"],
+        name=folder.name,
+        sha256=config["sha256"],
+    )
+
+
+def write_model_folder(folder: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> str:
+    """Write model.safetensors and config.json with the hash of the former, each whole or not at all.
+
+    Returns:
+        The hash.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / "model.safetensors.partial"
+    # With the usual permissions; save_file makes a private file.
+    partial.write_bytes(serialize({name: tensor.contiguous() for name, tensor in tensors.items()}))
+    config_partial = folder / "config.json.partial"
+    sha256 = file_sha256(partial)
+    config_partial.write_text(json.dumps(config | {"sha256": sha256}, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, folder / "model.safetensors")
+    os.replace(config_partial, folder / "config.json")
+    return sha256
+
+
+def read_model_folder(
+    folder: Path, kind: str, versions: dict[str, int], keys: set[str]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and tensors of a folder, checked.
+
+    Args:
+        folder: holds config.json and model.safetensors.
+        kind: student or teacher.
+        versions: values that the configuration must have.
+        keys: what else it must have.
+
+    Raises:
+        WeightsError: see `load_weights`.
+    """
+    path = folder / "config.json"
+    config = _read_config(path)
+    found = config.get("kind", "student")
+    if found != kind:
+        raise WeightsError(f"{folder} holds a {found}; a {kind} is needed here")
+    for key, version in versions.items():
+        if config.get(key) != version:
+            raise WeightsError(
+                f"{path}: {key} version is {config.get(key)}, this program reads {version}; "
+                "use the stkd-screen version that wrote it, or train anew"
+            )
+    missing = (keys | {"sha256"}) - config.keys()
+    if missing:
+        raise WeightsError(f"{path}: missing {', '.join(sorted(missing))}; copy the folder anew")
     file = folder / "model.safetensors"
     if not file.is_file():
         raise WeightsError(f"{folder}: config.json is there but model.safetensors is missing")
@@ -122,46 +203,40 @@ def load_weights(model: str | Path = DEFAULT_MODEL) -> Weights:
             f"{file}: its SHA-256 is {sha256[:12]}..., config.json says {config['sha256'][:12]}...: "
             "the file was altered or cut short; copy the folder anew"
         )
-    tensors = load_file(file)
-    atom_types = {
-        name.removeprefix(ATOM_TYPES): tensors.pop(name).numpy()
-        for name in list(tensors)
-        if name.startswith(ATOM_TYPES)
-    }
-    student = Student(StudentConfig(**config["student"]))
-    try:
-        student.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise WeightsError(f"{file} does not fit {folder / 'config.json'}: {error}") from error
-    return Weights(
-        student=student.eval(),
-        targets=[Target(**target) for target in config["targets"]],
-        atom_types=atom_types,
-        max_heavy_atoms=config["max_heavy_atoms"],
-        training=config["training"],
-        metrics=config["metrics"],
-        name=folder.name,
-        sha256=sha256,
-    )
+    return config, load_file(file)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
+def pop_atom_types(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """Take the atom types that labels covered, level -> codes, out of the tensors of a folder."""
+    names = [name for name in tensors if name.startswith(ATOM_TYPES)]
+    return {name.removeprefix(ATOM_TYPES): tensors.pop(name).numpy() for name in names}
+
+
+def model_kind(folder: Path) -> str:
+    """Student or teacher, by a folder's config.json."""
+    return str(_read_config(folder / "config.json").get("kind", "student"))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return config
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read: {error}") from error
-    wanted = {"format": FORMAT, "vocabulary": VOCABULARY_VERSION}
-    for key, version in wanted.items():
-        if config.get(key) != version:
-            raise WeightsError(
-                f"{path}: {key} version is {config.get(key)}, this program reads {version}; "
-                "use the stkd-screen version that wrote it, or train anew"
-            )
-    missing = {"sha256", "student", "targets", "max_heavy_atoms", "metrics", "training"} - config.keys()
-    if missing:
-        raise WeightsError(f"{path}: missing {', '.join(sorted(missing))}; copy the folder anew")
-    return config
+
+
+def fill(model: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
+    """Load tensors into a model.
+
+    Raises:
+        WeightsError: they do not fit it.
+    """
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}: {error}"
+        ) from error
 
 
 def file_sha256(path: Path) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from stkd_screen.teach.tables import TargetColumn, read_labelled
+from stkd_screen.teach.tables import read_labelled
+from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.teach.train import TrainConfig, train
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -47,5 +48,5 @@ def toy(tmp_path_factory) -> Toy:
     table = folder / "toy.csv"
     toy_table().write_csv(table)
     columns = [TargetColumn.parse(text) for text in TARGETS]
-    train(read_labelled([table], columns), columns, TOY_TRAINING, folder / "weights")
+    train(read_labelled([table], columns), TOY_TRAINING, folder / "weights")
     return Toy(table, folder / "weights", columns)

@@ -1,8 +1,13 @@
-"""The model card: README.md of a weights folder, written by the run that made it."""
+"""The model card: README.md of a model's folder, written by the run that made it."""
 
-from pathlib import Path
+from typing import Any
 
-from stkd_screen.weights import Weights, shipped_names
+from torch import nn
+
+from stkd_screen.teach.coverage import Coverage
+from stkd_screen.teach.evaluate import Metrics
+from stkd_screen.teach.teacher import Teacher
+from stkd_screen.weights import Target, Weights, shipped_names
 
 LEVELS = {
     "qm9": "B3LYP/6-31G(2df,p) on molecules of QM9 (Ramakrishnan et al., Sci. Data 1, 140022, 2014)",
@@ -11,45 +16,105 @@ LEVELS = {
 }
 
 
-def write_card(weights: Weights, folder: Path) -> None:
-    """Write the model card of the weights in `folder`."""
-    (folder / "README.md").write_text(model_card(weights), encoding="utf-8")
-
-
-def model_card(weights: Weights) -> str:
+def student_card(weights: Weights) -> str:
     """Data, level of theory, splits, measured errors, domain and limits, from what the weights store."""
-    training, config = weights.training, weights.student.config
-    parameters = sum(parameter.numel() for parameter in weights.student.parameters())
-    versions = ", ".join(f"{name} {version}" for name, version in training["versions"].items())
-    molecules = ", ".join(f"{count:,} {split}" for split, count in training["molecules"].items())
-    known = all(level in LEVELS for level in weights.levels)
-    options = ", ".join(f"{name} {value}" for name, value in training["options"].items())
+    config = weights.student.config
+    use = f", or by its name, `{weights.name}`" if weights.name in shipped_names() else ""
     lines = [
         f"# {weights.name}",
         "",
-        f"A SMILES Transformer student of {parameters:,} parameters ({config.standard_layers} standard and "
-        f"{config.biased_layers} biased layers, width {config.width}, {config.heads} heads, feed-forward "
-        f"{config.feed_forward}). Use it with `stkd-screen embed --model` and the path of this folder"
-        + (f", or by its name, `{weights.name}`." if weights.name in shipped_names() else "."),
-        f"SHA-256 of model.safetensors: `{weights.sha256}`.",
+        f"A SMILES Transformer student of {_parameters(weights.student)} parameters "
+        f"({config.standard_layers} standard and {config.biased_layers} biased layers, width {config.width}, "
+        f"{config.heads} heads, feed-forward {config.feed_forward}). Use it with "
+        f"`stkd-screen embed --model` and the path of this folder{use}. SHA-256 of model.safetensors: "
+        f"`{weights.sha256}`.",
         "",
-        "## Errors",
-        "",
-        "Against the labels"
-        + (", that is against density functional theory, not against experiment" if known else "")
-        + ". The weights were chosen on the valid split; the test split took no part in training or choice.",
-        "",
-        "| target | split | MAE | RMSE | unit | R2 | molecules |",
-        "|---|---|---|---|---|---|---|",
-        *_error_rows(weights),
-        "",
+        *_errors(weights.metrics, weights.targets, weights.training),
         "## Levels and domain",
         "",
-        *_level_rows(weights),
+        *_levels(weights.targets, Coverage(weights.atom_types, weights.max_heavy_atoms)),
         "",
         "Outside this domain the figures are extrapolation; `embed` marks such rows in the column `warning`. "
         "Stereo, isotopes and atom maps are not seen by the model.",
         "",
+        *_training(weights.training),
+    ]
+    return "\n".join(lines)
+
+
+def teacher_card(teacher: Teacher) -> str:
+    """The same for a teacher."""
+    config = teacher.model.config
+    lines = [
+        f"# {teacher.name}",
+        "",
+        f"A Graphormer teacher (Ying et al., NeurIPS 2021) of {_parameters(teacher.model)} parameters "
+        f"({config.layers} layers, width {config.width}, {config.heads} heads, feed-forward "
+        f"{config.feed_forward}). It reads molecular graphs and serves to teach students: "
+        "`stkd-screen distill --teacher` and the path of this folder. SHA-256 of model.safetensors: "
+        f"`{teacher.sha256}`.",
+        "",
+        *_errors(teacher.metrics, teacher.targets, teacher.training),
+        "## Levels and domain",
+        "",
+        *_levels(teacher.targets, teacher.coverage),
+        "",
+        *_training(teacher.training),
+    ]
+    return "\n".join(lines)
+
+
+def _parameters(model: nn.Module) -> str:
+    return f"{sum(parameter.numel() for parameter in model.parameters()):,}"
+
+
+def _errors(metrics: dict[str, Metrics], targets: list[Target], training: dict[str, Any]) -> list[str]:
+    if training.get("judge"):
+        against = f"Against the predictions of the teacher {training['judge']}, for want of labels"
+    elif all(target.level in LEVELS for target in targets):
+        against = "Against the labels, that is against density functional theory, not against experiment"
+    else:
+        against = "Against the labels"
+    units = {target.full_name: target.unit for target in targets}
+    return [
+        "## Errors",
+        "",
+        f"{against}. The weights were chosen on the valid split; the test split took no part in training or "
+        "choice.",
+        "",
+        "| target | split | unit | molecules | measures |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {name} | {split} | {units[name]} | {measures['n']:,} | {_measures(measures)} |"
+            for split, by_target in metrics.items()
+            for name, measures in by_target.items()
+        ),
+        "",
+    ]
+
+
+MEASURES = {"mae": "MAE", "rmse": "RMSE", "r2": "R2", "auc": "AUC", "log_loss": "log loss"}
+
+
+def _measures(measures: dict[str, float]) -> str:
+    return ", ".join(f"{MEASURES[key]} {value:.4f}" for key, value in measures.items() if key in MEASURES)
+
+
+def _levels(targets: list[Target], coverage: Coverage) -> list[str]:
+    return [
+        f"- `{level}`: {LEVELS.get(level, 'as in the training data')}. Targets: "
+        f"{', '.join(target.name for target in targets if target.level == level)}. Labelled training "
+        f"molecules have at most {coverage.max_heavy_atoms[level]} heavy atoms and "
+        f"{len(coverage.atom_types[level])} types of atom (element, aromaticity, charge, hydrogens)."
+        for level in dict.fromkeys(target.level for target in targets)
+    ]
+
+
+def _training(training: dict[str, Any]) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in training["versions"].items())
+    molecules = ", ".join(f"{count:,} {split}" for split, count in training["molecules"].items())
+    options = ", ".join(f"{name} {value}" for name, value in training["options"].items())
+    lines = [
         "## Training",
         "",
         f"Molecules: {molecules}. Data:",
@@ -60,26 +125,10 @@ def model_card(weights: Weights) -> str:
         f"{training['steps']:,} steps, {training['epochs']} epochs, {training['seconds'] / 60:.0f} minutes "
         f"on {training['machine']}; {versions}.",
         f"Options: {options}.",
-        "",
     ]
-    return "\n".join(lines)
-
-
-def _error_rows(weights: Weights) -> list[str]:
-    units = {f"{target.level}.{target.name}": target.unit for target in weights.targets}
-    return [
-        f"| {name} | {split} | {m['mae']:.4f} | {m['rmse']:.4f} | {units[name]} "
-        f"| {m['r2']:.4f} | {m['n']:,} |"
-        for split, by_target in weights.metrics.items()
-        for name, m in by_target.items()
-    ]
-
-
-def _level_rows(weights: Weights) -> list[str]:
-    return [
-        f"- `{level}`: {LEVELS.get(level, 'as in the training data')}. Targets: "
-        f"{', '.join(target.name for target in weights.targets if target.level == level)}. Labelled training "
-        f"molecules have at most {weights.max_heavy_atoms[level]} heavy atoms and "
-        f"{len(weights.atom_types[level])} types of atom (element, aromaticity, charge, hydrogens)."
-        for level in weights.levels
-    ]
+    if "teacher" in training:
+        teacher = training["teacher"]
+        lines.append(f"Teacher: `{teacher['name']}`, SHA-256 `{teacher['sha256']}`.")
+    if "start" in training:
+        lines.append(f"Went on from weights with SHA-256 `{training['start']}`.")
+    return [*lines, "Learning curves: curves.csv, curves.png.", ""]

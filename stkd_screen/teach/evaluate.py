@@ -1,97 +1,127 @@
-"""How far a student's predictions are from the labels."""
+"""How far predictions are from the labels."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
-from stkd_screen.batching import equal_length_batches
+from stkd_screen.encoder import encode_rows
 from stkd_screen.errors import TrainingError
-from stkd_screen.smiles.tokens import lay_out, token_counts
+from stkd_screen.smiles import Molecules
 from stkd_screen.student import Student
-from stkd_screen.teach.tables import SPLITS, LabelledMolecules, TargetColumn
-from stkd_screen.weights import Target, Weights
+from stkd_screen.teach.labelled import SPLITS, LabelledMolecules
+from stkd_screen.weights import Target, in_units
 
-BATCH_TOKENS = 8192
+# level.target -> mae, rmse, r2 (numbers) or auc, log_loss (classes), and n, the molecules counted.
+Metrics = dict[str, dict[str, float]]
 
 
-@torch.inference_mode()
-def predict(student: Student, data: LabelledMolecules, rows: np.ndarray) -> np.ndarray:
+def predict(student: Student, molecules: Molecules, rows: np.ndarray) -> np.ndarray:
     """Standardised predictions (len(rows), targets) float32."""
-    device = student.table.device
-    counts = token_counts(data.molecules)
-    predicted = np.empty((len(data.split), student.config.targets), np.float32)
-    for batch in equal_length_batches(counts, rows, lambda T: max(1, BATCH_TOKENS // T)):
-        tokens, n_atoms = lay_out(data.molecules, batch)
-        _, prediction = student(torch.from_numpy(tokens).to(device), torch.from_numpy(n_atoms).to(device))
-        predicted[batch] = prediction.float().cpu().numpy()
+    predicted = np.empty((len(molecules), student.config.targets), np.float32)
+    for batch, _, prediction in encode_rows(student, molecules, rows):
+        predicted[batch] = prediction
     return predicted[rows]
 
 
-def evaluate_split(
-    student: Student, targets: list[Target], data: LabelledMolecules, split: str
-) -> tuple[dict[str, dict[str, float]], float]:
-    """MAE, RMSE (in the unit of the target), R2 and count of each target, and the mean standardised MAE."""
-    rows = data.rows(split)
-    mean, std = (np.array([getattr(t, key) for t in targets], np.float32) for key in ("mean", "std"))
-    predicted = predict(student, data, rows) * std + mean
+def split_metrics(predicted: np.ndarray, truth: np.ndarray, targets: Sequence[Target]) -> Metrics:
+    """Measures of each target that has labels.
+
+    Args:
+        predicted: (R, targets) in the units of the targets, probabilities for classes.
+        truth: (R, targets) likewise, NaN where missing.
+    """
     metrics = {}
-    standardised = []
     for k, target in enumerate(targets):
-        known = np.isfinite(data.targets[rows, k])
-        if not known.any():
-            continue
-        truth = data.targets[rows, k][known].astype(np.float64)
-        error = predicted[known, k].astype(np.float64) - truth
-        mae = float(np.abs(error).mean())
-        metrics[f"{target.level}.{target.name}"] = {
-            "mae": mae,
-            "rmse": float(np.sqrt((error**2).mean())),
-            "r2": float(1 - (error**2).sum() / max(((truth - truth.mean()) ** 2).sum(), 1e-30)),
-            "n": int(known.sum()),
-        }
-        standardised.append(mae / target.std)
-    return metrics, float(np.mean(standardised)) if standardised else float("nan")
+        known = np.isfinite(truth[:, k])
+        if known.any():
+            measure = class_measures if target.is_class else number_measures
+            values = truth[known, k].astype(np.float64), predicted[known, k].astype(np.float64)
+            metrics[target.full_name] = {**measure(*values), "n": int(known.sum())}
+    return metrics
 
 
-def evaluate_weights(
-    weights: Weights,
+def number_measures(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    error = predicted - truth
+    return {
+        "mae": float(np.abs(error).mean()),
+        "rmse": float(np.sqrt((error**2).mean())),
+        "r2": float(1 - (error**2).sum() / max(((truth - truth.mean()) ** 2).sum(), 1e-30)),
+    }
+
+
+def class_measures(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Area under the ROC curve (from rank sums; NaN where one class is missing) and log loss."""
+    positive = truth > 0.5
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    _, value, count = np.unique(predicted, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(count) - (count - 1) / 2)[value]  # equal values share the mean of their ranks
+    wins = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
+    given = np.clip(np.where(positive, predicted, 1 - predicted), 1e-7, 1)
+    return {
+        "auc": float(wins / (n_positive * n_negative)) if n_positive and n_negative else float("nan"),
+        "log_loss": float(-np.log(given).mean()),
+    }
+
+
+def valid_loss(metrics: Metrics, targets: Sequence[Target]) -> float:
+    """What the best model is chosen by: the mean of standardised MAE and, for classes, log loss."""
+    losses = [
+        metrics[target.full_name]["log_loss"]
+        if target.is_class
+        else metrics[target.full_name]["mae"] / target.std
+        for target in targets
+        if target.full_name in metrics
+    ]
+    return float(np.mean(losses)) if losses else float("nan")
+
+
+def evaluate_model(
+    predict: Callable[[np.ndarray], np.ndarray],
+    targets: Sequence[Target],
     data: LabelledMolecules,
-    columns: list[TargetColumn],
-    splits: Sequence[str] | None,
-    device: torch.device,
-) -> dict[str, dict[str, dict[str, float]]]:
-    """split -> level.target -> mae, rmse, r2, n, for the targets that weights and data share.
+    splits: Sequence[str] | None = None,
+) -> dict[str, Metrics]:
+    """split -> metrics, for the targets that a model and data share.
+
+    Args:
+        predict: rows of the data -> standardised predictions (len(rows), targets) float32.
+        targets: of the model.
+        data: labelled molecules.
+        splits: those to measure; by default all.
 
     Raises:
-        TrainingError: they share none, their units differ, or a split is unknown.
+        TrainingError: they share no target, their units differ, or a split is unknown.
     """
     unknown = set(splits or ()) - set(SPLITS)
     if unknown:
         raise TrainingError(f"no split {', '.join(sorted(unknown))}; splits: {', '.join(SPLITS)}")
-    of_data = {(column.level, column.name): k for k, column in enumerate(columns)}
-    matched = np.full((len(data.split), len(weights.targets)), np.nan, np.float32)
-    for k, target in enumerate(weights.targets):
-        source = of_data.get((target.level, target.name))
+    truth = _matched(targets, data)
+    measured = {}
+    for split in splits or SPLITS:
+        rows = data.rows(split)
+        if len(rows):
+            measured[split] = split_metrics(in_units(predict(rows), targets), truth[rows], targets)
+    return {split: metrics for split, metrics in measured.items() if metrics}
+
+
+def _matched(targets: Sequence[Target], data: LabelledMolecules) -> np.ndarray:
+    """(R, targets): the labels of the data in the columns of the model's targets, NaN where there is none."""
+    of_data = {column.full_name: k for k, column in enumerate(data.columns)}
+    truth = np.full((len(data.split), len(targets)), np.nan, np.float32)
+    for k, target in enumerate(targets):
+        source = of_data.get(target.full_name)
         if source is None:
             continue
-        if columns[source].output_unit != target.unit:
+        unit = data.columns[source].output_unit
+        if unit != target.unit:
             raise TrainingError(
-                f"target {target.level}.{target.name}: the weights predict {target.unit}, the data hold "
-                f"{columns[source].output_unit}; mend the unit in --target"
+                f"target {target.full_name}: the model predicts {target.unit}, the data hold {unit}; mend "
+                "the unit in --target"
             )
-        matched[:, k] = data.targets[:, source]
-    if not np.isfinite(matched).any():
-        names = ", ".join(f"{target.level}.{target.name}" for target in weights.targets)
+        truth[:, k] = data.targets[:, source]
+    if not np.isfinite(truth).any():
+        names = ", ".join(target.full_name for target in targets)
         raise TrainingError(
-            f"the data hold none of the weights' targets ({names}); name columns with --target"
+            f"the data hold none of the model's targets ({names}); name columns with --target"
         )
-    student = weights.student.to(device)
-    matched_data = replace(data, targets=matched)
-    measured = {
-        split: evaluate_split(student, weights.targets, matched_data, split)[0]
-        for split in splits or SPLITS
-        if len(data.rows(split))
-    }
-    return {split: metrics for split, metrics in measured.items() if metrics}
+    return truth

@@ -1,0 +1,43 @@
+"""What labels cover: the types of atom and the sizes of the molecules that a model has seen with a label."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stkd_screen.smiles.tokens import atom_types
+from stkd_screen.teach.labelled import LabelledMolecules
+from stkd_screen.weights import Target
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """By level of theory; see `Weights`."""
+
+    atom_types: dict[str, np.ndarray]  # sorted codes of the types of atom (`atom_types`)
+    max_heavy_atoms: dict[str, int]  # heavy atoms of the largest molecule
+
+
+def label_coverage(data: LabelledMolecules, rows: np.ndarray, targets: Sequence[Target]) -> Coverage:
+    """What the labels of each level cover among some rows."""
+    types, heavy = atom_types(data.molecules), data.molecules.heavy_atoms()
+    atoms = np.diff(data.molecules.atom_offsets)
+    row_of_atom = np.repeat(np.arange(len(atoms)), atoms)
+    in_rows = np.zeros(len(atoms), bool)
+    in_rows[rows] = True
+    covered, largest = {}, {}
+    for level in dict.fromkeys(target.level for target in targets):
+        of_level = [k for k, target in enumerate(targets) if target.level == level]
+        labelled = in_rows & np.isfinite(data.targets[:, of_level]).any(axis=1)
+        covered[level] = np.unique(types[labelled[row_of_atom]])
+        largest[level] = int(heavy[labelled].max(initial=0))
+    return Coverage(covered, largest)
+
+
+def joint_coverage(coverages: Sequence[Coverage], levels: Iterable[str]) -> Coverage:
+    """What several sets of labels cover together, of some levels."""
+    of_level = {level: [c for c in coverages if level in c.atom_types] for level in levels}
+    return Coverage(
+        {k: np.unique(np.concatenate([c.atom_types[k] for c in of])) for k, of in of_level.items()},
+        {k: max(c.max_heavy_atoms[k] for c in of) for k, of in of_level.items()},
+    )

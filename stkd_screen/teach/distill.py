@@ -1,0 +1,250 @@
+"""Distil a student from a teacher (ST-KD, section 3.3)."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stkd_screen.errors import TrainingError
+from stkd_screen.student import Learned, Student
+from stkd_screen.teach.coverage import Coverage
+from stkd_screen.teach.graphormer import Teaching
+from stkd_screen.teach.labelled import SPLITS, LabelledMolecules
+from stkd_screen.teach.loop import Report, run
+from stkd_screen.teach.losses import attention_loss, feature_loss, knowledge_mixing, task_loss
+from stkd_screen.teach.structure import graph_batch
+from stkd_screen.teach.targets import TargetColumn
+from stkd_screen.teach.teacher import Teacher, predict
+from stkd_screen.teach.train import PAPER, StudentTrainer, TrainConfig, starting_student
+from stkd_screen.weights import Target, Weights, in_units, load_weights
+
+
+@dataclass(frozen=True)
+class DistillConfig(TrainConfig):
+    """How a student is distilled. The weights of the terms are those of eq. 16."""
+
+    alpha: float = 0.5  # of the feature loss
+    beta: float = 2.0  # of the attention loss
+    soft: float = 1.0  # of the task loss where the teacher stands in for a missing label
+    layer_pairs: tuple[tuple[int, int], ...] | None = None  # (teacher, student), from 0; None: the last three
+    initial_stage: float = 0.025  # share of the steps without task loss
+    initial_alpha: float = 1.0
+    initial_beta: float = 4.0
+    unlabelled_share: float = 0.5  # of the molecules of an epoch, where there are enough unlabelled ones
+
+    RECIPES = {"paper": PAPER}  # noqa: RUF012 (a constant of the class); the rest of table 6 are the defaults
+
+
+def distill(
+    data: LabelledMolecules,
+    teacher: Teacher,
+    config: DistillConfig,
+    folder: Path,
+    report: Report = lambda progress: None,
+    *,
+    restart: bool = False,
+) -> Weights:
+    """Distil a student; see `run` for what the folder holds meanwhile.
+
+    Args:
+        data: with graphs. Molecules without a label have the teacher as their only source. Where no
+            molecule has one, the teacher's predictions stand in for the labels of the valid and test splits.
+        teacher: what to learn from.
+
+    Raises:
+        TrainingError: the layer pairs do not fit the two models, or see `Trainer` and `run`.
+    """
+    trainer = Distiller(data, teacher, config)
+    return load_weights(run(trainer, folder, report, restart=restart))
+
+
+class Distillation(nn.Module):
+    """A student and the projections that compare it with its teacher (W_feat and W_attn of eq. 8 and 15)."""
+
+    def __init__(self, student: Student, teacher: Teacher, pairs: int) -> None:
+        super().__init__()
+        self.student = student
+        theirs, ours = teacher.model.config, student.config
+        self.features = nn.ParameterList(
+            torch.randn(ours.width, theirs.width) * ours.width**-0.5 for _ in range(pairs)
+        )
+        self.attention = nn.ParameterList(
+            torch.randn(theirs.heads, ours.heads) * ours.heads**-0.5 for _ in range(pairs)
+        )
+
+
+class Distiller(StudentTrainer):
+    """A student on its way, and its teacher."""
+
+    config: DistillConfig
+
+    def __init__(self, data: LabelledMolecules, teacher: Teacher, config: DistillConfig) -> None:
+        self.teacher = teacher
+        self.teacher.model.to(config.device).requires_grad_(False)
+        known = {target.full_name: k for k, target in enumerate(teacher.targets)}
+        # Column of the teacher for each target that it knows.
+        self.taught = {
+            k: known[column.full_name] for k, column in enumerate(data.columns) if column.full_name in known
+        }
+        self._check_targets(data.columns)
+        labelled = np.isfinite(data.targets).any(axis=1)
+        self.judged_by_the_teacher = not labelled.any()
+        if self.judged_by_the_teacher:
+            data = self._with_its_predictions(data)
+        self.labelled, self.unlabelled = (
+            np.flatnonzero(rows & (data.split == SPLITS.index("train"))) for rows in (labelled, ~labelled)
+        )
+        super().__init__(data, config)
+        scales = [
+            (k, theirs.std / self.targets[k].std, (theirs.mean - self.targets[k].mean) / self.targets[k].std)
+            for k, theirs in ((k, teacher.targets[t]) for k, t in self.taught.items())
+        ]
+        self.scale, self.shift = (
+            torch.tensor([scale[i] for scale in scales], dtype=torch.float32, device=self.device)
+            for i in (1, 2)
+        )
+
+    def _check_targets(self, columns: list[TargetColumn]) -> None:
+        for k, t in self.taught.items():
+            ours, theirs = columns[k].output_unit, self.teacher.targets[t].unit
+            if ours != theirs:
+                raise TrainingError(
+                    f"target {columns[k].full_name}: the data hold {ours}, the teacher {self.teacher.name!r} "
+                    f"predicts {theirs}; mend the unit in --target, or teach a teacher of these data"
+                )
+
+    def _with_its_predictions(self, data: LabelledMolecules) -> LabelledMolecules:
+        """Data without any label, with the teacher's predictions as those of the valid and test splits."""
+        targets = data.targets.copy()
+        rows = np.flatnonzero(data.split != SPLITS.index("train"))
+        standardised = predict(self.teacher.model, data.molecules, data.needed_graphs(), rows)
+        predicted = in_units(standardised, self.teacher.targets)
+        for k, t in self.taught.items():
+            targets[rows, k] = predicted[:, t]
+        return replace(data, targets=targets)
+
+    def build(self) -> nn.Module:
+        student = starting_student(self.config, self.columns, self.start)
+        self.pairs = layer_pairs(self.teacher, student, self.config.layer_pairs)
+        return Distillation(student, self.teacher, len(self.pairs))
+
+    def scales(self) -> list[Target]:
+        """As for any student; a target without labels is scaled as the teacher scales it."""
+        of_teacher = {k: self.teacher.targets[t] for k, t in self.taught.items()}
+        return self.known_scales(of_teacher)
+
+    def training_rows(self, generator: np.random.Generator) -> np.ndarray:
+        """All labelled rows, and a random choice among the unlabelled ones."""
+        share = self.config.unlabelled_share
+        wanted = len(self.unlabelled)
+        if len(self.labelled) and share < 1:
+            wanted = min(wanted, round(len(self.labelled) * share / (1 - share)))
+        chosen = generator.choice(self.unlabelled, wanted, replace=False) if wanted else self.unlabelled[:0]
+        return generator.permutation(np.concatenate([self.labelled, chosen]))
+
+    def prepare(self, rows: np.ndarray) -> Any:
+        graphs = graph_batch(self.data.molecules, self.data.needed_graphs(), rows)
+        return *super().prepare(rows), graphs
+
+    def loss_terms(self, batch: Any) -> dict[str, Tensor]:
+        tokens, n_atoms, target, graphs = (part.to(self.device) for part in batch)
+        config = self.config
+        initial = self.step < config.initial_stage * self.total_steps
+        alpha, beta = (config.initial_alpha, config.initial_beta) if initial else (config.alpha, config.beta)
+        with torch.no_grad():
+            taught = self.teacher.model(graphs, with_attention=beta > 0)
+        model = cast(Distillation, self.model)
+        learned = Learned(atoms=graphs.atom_features.shape[1])
+        _, prediction = model.student(tokens, n_atoms, learned)
+        prediction = prediction.float()
+
+        soft = self.soft_targets(target, taught)
+        terms = {
+            "task": task_loss(prediction, target, self.classes),
+            "soft": config.soft * task_loss(prediction, soft, self.classes),
+        }
+        if initial:
+            terms = {name: 0.0 * term for name, term in terms.items()}
+        if alpha:
+            losses = [
+                feature_loss(taught.states[p].float(), learned.states[q].float(), W_feat)
+                for (p, q), W_feat in zip(self.pairs, model.features, strict=True)
+            ]
+            terms["feature"] = alpha * torch.stack(losses).sum()
+        if beta:
+            losses = [
+                attention_loss(taught.attention[p].float(), learned.bias(q).float(), n_atoms, W_attn)
+                for (p, q), W_attn in zip(self.pairs, model.attention, strict=True)
+            ]
+            terms["attention"] = beta * torch.stack(losses).sum()
+        if config.lkm_gamma:
+            terms["lkm"] = config.lkm_gamma * knowledge_mixing(learned.states)
+        return terms
+
+    def soft_targets(self, target: Tensor, taught: Teaching) -> Tensor:
+        """(B, targets): the teacher's word, in the student's scale, where a label is missing; else NaN."""
+        soft = torch.full_like(target, math.nan)
+        ours, theirs = [*self.taught], [*self.taught.values()]
+        soft[:, ours] = taught.prediction.float()[:, theirs] * self.scale + self.shift
+        soft[:, self.classes] = torch.sigmoid(soft[:, self.classes])
+        return torch.where(torch.isfinite(target), math.nan, soft)
+
+    def student(self, model: nn.Module) -> Student:
+        return cast(Distillation, model).student
+
+    def known_coverage(self) -> list[Coverage]:
+        return [*super().known_coverage(), self.teacher.coverage]
+
+    def about(self) -> dict[str, Any]:
+        teacher = {"name": self.teacher.name, "sha256": self.teacher.sha256, "metrics": self.teacher.metrics}
+        about = super().about() | {"teacher": teacher, "layer_pairs": self.pairs}
+        return about | ({"judge": self.teacher.name} if self.judged_by_the_teacher else {})
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"teacher": self.teacher.sha256}
+
+
+def layer_pairs(
+    teacher: Teacher, student: Student, wanted: Sequence[tuple[int, int]] | None
+) -> list[tuple[int, int]]:
+    """Pairs (teacher's layer, student's layer) that are compared, counted from 0.
+
+    Args:
+        wanted: the pairs asked for; None: the student's last biased layers with the teacher's last ones,
+            three where there are as many: {(9, 3), (10, 4), (11, 5)} for the sizes of the paper.
+
+    Raises:
+        TrainingError: a layer does not exist, or is a standard layer of the student, which has no bias.
+    """
+    theirs, ours = teacher.model.config.layers, student.config
+    layers = ours.standard_layers + ours.biased_layers
+    if wanted is None:
+        count = min(3, theirs, ours.biased_layers)
+        return [(theirs - i, layers - i) for i in range(count, 0, -1)]
+    for p, q in wanted:
+        if not (0 <= p < theirs and ours.standard_layers <= q < layers):
+            raise TrainingError(
+                f"layer pair {p}:{q}: teacher {teacher.name!r} has layers 0 to {theirs - 1}, the student's "
+                f"biased layers are {ours.standard_layers} to {layers - 1}; mend --layer-pairs"
+            )
+    return [*wanted]
+
+
+def parse_layer_pairs(text: str) -> tuple[tuple[int, int], ...]:
+    """Read `9:3,10:4,11:5`, teacher's layer and student's layer.
+
+    Raises:
+        TrainingError: the text is not of that form.
+    """
+    pairs = re.findall(r"(\d+):(\d+)", text)
+    if ",".join(map(":".join, pairs)) != text.replace(" ", ""):
+        raise TrainingError(
+            f"--layer-pairs {text!r} is not of the form TEACHER:STUDENT,... such as 9:3,10:4,11:5"
+        )
+    return tuple((int(p), int(q)) for p, q in pairs)

@@ -1,0 +1,67 @@
+"""The training loop: drives a trainer to its end, and keeps what it would need to go on."""
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from stkd_screen.background import in_background
+from stkd_screen.errors import TrainingError
+from stkd_screen.teach.checkpoint import read_checkpoint, write_checkpoint
+from stkd_screen.teach.curves import write_curves
+from stkd_screen.teach.trainer import Progress, Trainer
+
+CHECKPOINT_SECONDS = 120
+
+Report = Callable[[Progress], None]
+
+
+def run(trainer: Trainer, folder: Path, report: Report, *, restart: bool = False) -> Path:
+    """Train to the end and leave the best model, by valid loss, with its card and curves in `folder`.
+
+    The folder holds checkpoint.pt while training runs; called again with the same arguments, training goes
+    on from it and ends with the weights that an unbroken run would have given. Only the length of the run
+    (epochs, max_minutes) may differ then. `restart` throws away what the folder holds.
+
+    Raises:
+        TrainingError: finished weights or a checkpoint of other data or options in the folder, a folder that
+            cannot be written, or a loss that is no longer finite.
+    """
+    checkpoint = folder / "checkpoint.pt"
+    if restart:
+        checkpoint.unlink(missing_ok=True)
+    elif (folder / "config.json").is_file() and not checkpoint.is_file():
+        raise TrainingError(f"{folder} holds finished weights; give another -o, or --restart to replace them")
+    if checkpoint.is_file():
+        trainer.load_state(read_checkpoint(checkpoint, trainer.identity(), trainer.device))
+    else:
+        trainer.before = trainer.metrics(trainer.averaged.module.eval(), "valid")
+        trainer.record(trainer.before)
+        write_checkpoint(checkpoint, trainer.identity(), trainer.state())
+
+    started = time.perf_counter() - trainer.seconds
+    reported = saved = trainer.seconds
+    with closing(in_background(trainer.remaining_batches(), depth=4)) as batches:
+        for batch in batches:
+            trainer.train_step(batch)
+            trainer.seconds = time.perf_counter() - started
+            trainer.fix_total_steps()
+            valid = better = None
+            if trainer.evaluation_is_due():
+                valid, better = trainer.evaluate()
+                trainer.seconds = time.perf_counter() - started
+                trainer.record(valid)
+            if valid or trainer.seconds - saved > CHECKPOINT_SECONDS:
+                saved = trainer.seconds
+                write_checkpoint(checkpoint, trainer.identity(), trainer.state())
+            if better:
+                trainer.save(folder, {"valid": trainer.best_metrics})
+            if valid or trainer.seconds - reported > 1.0:
+                reported = trainer.seconds
+                report(trainer.progress(valid))
+            if trainer.step >= trainer.total_steps:
+                break
+    trainer.finish(folder)
+    write_curves(folder, trainer.history)
+    checkpoint.unlink()
+    return folder
