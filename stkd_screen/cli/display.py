@@ -7,33 +7,36 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+# Measures and their headings, in the order of columns.
+MEASURES = {"mae": "MAE", "rmse": "RMSE", "r2": "R2", "auc": "AUC", "log_loss": "log loss"}
+
 if TYPE_CHECKING:
     from stkd_screen.embed import Summary
     from stkd_screen.records import RecordReader
-    from stkd_screen.teach.train import Progress as TrainingProgress
+    from stkd_screen.teach.evaluate import Metrics
+    from stkd_screen.teach.loop import Progress as TrainingProgress
     from stkd_screen.weights import Target
 
 
-def metrics_table(metrics: dict[str, dict[str, dict[str, float]]], targets: "list[Target]") -> Table:
-    """split -> level.target -> mae, rmse, r2, n as a table."""
-    units = {f"{target.level}.{target.name}": target.unit for target in targets}
+def metrics_table(metrics: "dict[str, Metrics]", targets: "list[Target]") -> Table:
+    """split -> measures of each target, as a table."""
+    units = {target.full_name: target.unit for target in targets}
+    known = {name for by_target in metrics.values() for measures in by_target.values() for name in measures}
+    shown = {name: heading for name, heading in MEASURES.items() if name in known}
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("target", "split"):
         table.add_column(heading)
-    for heading in ("MAE", "RMSE", "unit", "R2", "molecules"):
+    for heading in (*shown.values(), "unit", "molecules"):
         table.add_column(heading, justify="left" if heading == "unit" else "right")
     for split, by_target in metrics.items():
-        for name, m in by_target.items():
-            table.add_row(
-                name,
-                split,
-                f"{m['mae']:.4f}",
-                f"{m['rmse']:.4f}",
-                units[name],
-                f"{m['r2']:.4f}",
-                f"{m['n']:,}",
-            )
+        for name, measures in by_target.items():
+            figures = [f"{measures[key]:.4f}" if key in measures else "" for key in shown]
+            table.add_row(name, split, *figures, units[name], f"{measures['n']:,}")
     return table
+
+
+def _main_measure(name: str, measures: dict[str, float]) -> str:
+    return f"{name} MAE {measures['mae']:.4f}" if "mae" in measures else f"{name} AUC {measures['auc']:.4f}"
 
 
 def duration(seconds: float) -> str:
@@ -65,16 +68,16 @@ class TrainingDisplay:
     def update(self, progress: "TrainingProgress") -> None:
         shown: dict[str, Any] = {
             "epoch": f"{progress.epoch:.1f}",
-            "loss": f"{progress.loss:.4f}",
+            "loss": "  ".join(f"{name} {value:.4f}" for name, value in progress.losses.items()),
             "rate": f"{progress.molecules_per_second:,.0f}",
             "left": duration(progress.seconds_left),
         }
         self.bar.update(self.task, completed=progress.step, total=progress.total_steps, **shown)
         if progress.valid is not None:
-            errors = "  ".join(f"{name} {m['mae']:.4f}" for name, m in progress.valid.items())
+            errors = "  ".join(_main_measure(name, m) for name, m in progress.valid.items())
             self.console.print(
                 f"epoch {shown['epoch']}  step {progress.step}/{progress.total_steps}  loss {shown['loss']}  "
-                f"valid MAE {errors}  {shown['rate']} molecules/s  {shown['left']} left",
+                f"valid {errors}  {shown['rate']} molecules/s  {shown['left']} left",
                 highlight=False,
                 soft_wrap=True,
             )

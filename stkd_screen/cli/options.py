@@ -4,13 +4,20 @@ from typing import Annotated
 
 import typer
 
+Data = Annotated[
+    list[str],
+    typer.Argument(help="CSV, TSV or Parquet tables (.csv.gz too), or data sets by name: qm9, qm8, hiv, ..."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 SmilesColumn = Annotated[
     str | None, typer.Option(help="SMILES column, by name or number from 1. [default: found by name]")
 ]
-SplitColumn = Annotated[
+SplitColumn = Annotated[str | None, typer.Option(help="Column with train, valid, test. [default: split]")]
+SplitBy = Annotated[
     str | None,
     typer.Option(
-        help="Column with train, valid, test. [default: split; without it 8:1:1 by a hash of the SMILES]"
+        help="column, hash, random or scaffold. [default: the split column or OGB's split dictionary of a "
+        "table that has one, else hash]"
     ),
 ]
+SplitSeed = Annotated[int, typer.Option(min=0, help="Seed of --split-by random.")]

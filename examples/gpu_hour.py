@@ -1,0 +1,85 @@
+"""Teacher, students and their figures from one prepared file, within a number of minutes.
+
+    stkd-screen prepare qm9.csv pcqm.csv --unlabelled zinc/ -o all.prepared
+    python gpu_hour.py all.prepared --minutes 30 -o out
+
+Trains a teacher, distils the students from it and measures all of them on the test split. Made for a rented
+GPU: it needs neither RDKit nor the tables, keeps to the time, goes on where it was stopped when it is started
+again, and leaves in the output folder one folder for each model (weights, card, learning curves) and
+figures.json. On a CPU choose small presets: --teacher-preset slim --students small.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from stkd_screen.encoder import choose_device
+from stkd_screen.teach.distill import DistillConfig, distill
+from stkd_screen.teach.prepared import load_prepared
+from stkd_screen.teach.teach import TeachConfig, teach
+from stkd_screen.teach.trainer import Progress
+
+# How the time is shared; loading and the last evaluations take the rest.
+TEACHER_SHARE, STUDENTS_SHARE = 0.45, 0.5
+EPOCHS = 10_000  # more than the time allows: the time decides
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("data", type=Path, help="file made by stkd-screen prepare")
+    parser.add_argument("--minutes", type=float, default=30, help="for everything (default %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder (default %(default)s)")
+    parser.add_argument("--teacher-preset", default="base", help="default %(default)s")
+    parser.add_argument("--students", nargs="+", default=["paper", "small"], help="default paper small")
+    parser.add_argument("--batch-size", type=int, default=1024, help="molecules a step (default %(default)s)")
+    parser.add_argument("--random-orders", type=float, default=0.2, help="share (default %(default)s)")
+    parser.add_argument("--kekule", type=float, default=0.2, help="share (default %(default)s)")
+    parser.add_argument("--device", default="auto", help="default %(default)s")
+    arguments = parser.parse_args()
+
+    data = load_prepared(arguments.data)
+    device = str(choose_device(arguments.device))
+    common = {"epochs": EPOCHS, "batch_size": arguments.batch_size, "device": device}
+    print(f"{len(data.molecules):,} molecules, {device}")
+
+    teacher_config = TeachConfig.of(
+        arguments.teacher_preset, **common, max_minutes=arguments.minutes * TEACHER_SHARE
+    )
+    teacher = teach(data, teacher_config, arguments.output / "teacher", show("teacher"))
+    figures = {"teacher": teacher.metrics}
+    for preset in arguments.students:
+        minutes = arguments.minutes * STUDENTS_SHARE / len(arguments.students)
+        config = DistillConfig.of(
+            preset,
+            **common,
+            max_minutes=minutes,
+            random_orders=arguments.random_orders,
+            kekule=arguments.kekule,
+        )
+        weights = distill(data, teacher, config, arguments.output / preset, show(preset))
+        figures[preset] = weights.metrics
+    (arguments.output / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(figures))
+
+
+def show(name: str):  # type: ignore[no-untyped-def]
+    """A report that prints a line after each evaluation."""
+    started = time.perf_counter()
+
+    def report(progress: Progress) -> None:
+        if progress.valid is None:
+            return
+        errors = "  ".join(f"{target} {m['mae']:.4f}" for target, m in progress.valid.items() if "mae" in m)
+        losses = "  ".join(f"{term} {value:.4f}" for term, value in progress.losses.items())
+        print(
+            f"{name} {time.perf_counter() - started:.0f} s  step {progress.step}/{progress.total_steps}  "
+            f"loss {losses}  valid MAE {errors}  {progress.molecules_per_second:,.0f} molecules/s",
+            flush=True,
+        )
+
+    return report
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""stkd-screen distill: a SMILES student from a graph Transformer teacher."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stkd_screen.cli.options import Device, SmilesColumn, SplitBy, SplitColumn, SplitSeed
+from stkd_screen.cli.training import (
+    BatchSize,
+    Dropout,
+    Ema,
+    Epochs,
+    Kekule,
+    LearningRate,
+    LkmGamma,
+    MaxMinutes,
+    RandomOrders,
+    Restart,
+    Seed,
+    TargetOption,
+    Unlabelled,
+    UnlabelledMolecules,
+    WeightDecay,
+)
+
+EXAMPLE_MINUTES = 6.0
+
+
+def distill(
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Tables or a prepared file, as for train. [default: a shipped library without labels]"
+        ),
+    ] = None,
+    teacher: Annotated[str, typer.Option(help="Shipped teacher's name or teacher folder.")] = "slim-teacher",
+    output: Annotated[Path, typer.Option("-o", "--output", help="Weights folder to write.")] = Path(
+        "distilled"
+    ),
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Weights to go on from. [default without DATA: small; else none]"),
+    ] = None,
+    target: TargetOption = None,
+    smiles_column: SmilesColumn = None,
+    split_column: SplitColumn = None,
+    split_by: SplitBy = None,
+    split_seed: SplitSeed = 0,
+    unlabelled: Unlabelled = None,
+    unlabelled_molecules: UnlabelledMolecules = 100_000,
+    unlabelled_share: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of unlabelled molecules in an epoch, where there are enough."),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Size of the student: small, paper or tiny.")] = "small",
+    epochs: Epochs = None,
+    max_minutes: MaxMinutes = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    weight_decay: WeightDecay = None,
+    ema: Ema = None,
+    dropout: Dropout = None,
+    lkm_gamma: LkmGamma = None,
+    alpha: Annotated[float | None, typer.Option(min=0, help="Weight of the feature loss (eq. 8).")] = None,
+    beta: Annotated[float | None, typer.Option(min=0, help="Weight of the attention loss (eq. 15).")] = None,
+    soft: Annotated[
+        float | None,
+        typer.Option(min=0, help="Weight of the teacher's predictions where a label is missing."),
+    ] = None,
+    layer_pairs: Annotated[
+        str | None,
+        typer.Option(help="Layers compared, as TEACHER:STUDENT,... from 0. [default: the last three]"),
+    ] = None,
+    initial_stage: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of the steps, at first, without task loss.")
+    ] = None,
+    random_orders: RandomOrders = None,
+    kekule: Kekule = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    restart: Restart = False,
+) -> None:
+    """Distil a SMILES student from a graph Transformer teacher (ST-KD).
+
+    Without arguments: a few minutes on a shipped library, from the shipped student and teacher.
+
+        stkd-screen distill qm9.csv --teacher teachers/qm9 --unlabelled zinc/ -o weights/mine
+    """
+    from rich.console import Console
+
+    from stkd_screen.cli.display import TrainingDisplay
+    from stkd_screen.cli.training import announce, given, read_training_set, report_end
+    from stkd_screen.encoder import choose_device
+    from stkd_screen.teach.distill import DistillConfig, parse_layer_pairs
+    from stkd_screen.teach.distill import distill as run_distillation
+    from stkd_screen.teach.labelled import joined
+    from stkd_screen.teach.teacher import load_teacher
+    from stkd_screen.weights import DEFAULT_MODEL
+
+    console = Console(stderr=True)
+    if not data and not unlabelled:
+        from stkd_screen.teach.example import EXAMPLE_LIBRARY
+
+        unlabelled, start = [str(EXAMPLE_LIBRARY)], start or DEFAULT_MODEL
+        max_minutes = max_minutes or EXAMPLE_MINUTES
+    config = DistillConfig.of(
+        preset,
+        **given(
+            start=start,
+            epochs=epochs,
+            max_minutes=max_minutes,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            ema=ema,
+            dropout=dropout,
+            lkm_gamma=lkm_gamma,
+            alpha=alpha,
+            beta=beta,
+            soft=soft,
+            layer_pairs=parse_layer_pairs(layer_pairs) if layer_pairs else None,
+            initial_stage=initial_stage,
+            unlabelled_share=unlabelled_share,
+            random_orders=random_orders,
+            kekule=kekule,
+            seed=seed,
+            device=str(choose_device(device)),
+        ),
+    )
+    loaded = load_teacher(teacher)
+    sets = []
+    if data:
+        sets.append(
+            read_training_set(
+                console,
+                data,
+                target,
+                smiles_column=smiles_column,
+                split_column=split_column,
+                split_by=split_by,
+                split_seed=split_seed,
+                graphs=True,
+            )
+        )
+    if unlabelled:
+        from stkd_screen.teach.unlabelled import read_unlabelled
+
+        columns = sets[0].columns if sets else loaded.columns
+        sets.append(read_unlabelled(unlabelled, columns, unlabelled_molecules, seed))
+        console.print("unlabelled: ", end="")
+        announce(console, sets[-1])
+    with TrainingDisplay(console) as display:
+        weights = run_distillation(joined(*sets), loaded, config, output, display.update, restart=restart)
+    report_end(console, output, weights.metrics, weights.training, weights.targets)
+    console.print(f"use them with: stkd-screen embed library.smi --model {output} -o out.parquet")

@@ -1,0 +1,55 @@
+"""stkd-screen prepare: tables and libraries into one file that training maps into memory."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stkd_screen.cli.options import Data, SmilesColumn, SplitBy, SplitColumn, SplitSeed
+from stkd_screen.cli.training import Seed, TargetOption, Unlabelled, UnlabelledMolecules
+
+
+def prepare(
+    data: Data,
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write, NAME.prepared.")],
+    target: TargetOption = None,
+    smiles_column: SmilesColumn = None,
+    split_column: SplitColumn = None,
+    split_by: SplitBy = None,
+    split_seed: SplitSeed = 0,
+    unlabelled: Unlabelled = None,
+    unlabelled_molecules: UnlabelledMolecules = 100_000,
+    seed: Seed = 0,
+) -> None:
+    """Molecules, graphs, labels and splits in one compact file, for teach, distill, train and evaluate.
+
+    What takes RDKit is done once, on all cores; training then needs neither RDKit nor the tables.
+
+        stkd-screen prepare qm9.csv --unlabelled zinc/ -o qm9.prepared
+    """
+    from rich.console import Console
+
+    from stkd_screen.cli.training import announce, read_training_set
+    from stkd_screen.teach.prepared import save_prepared
+
+    console = Console(stderr=True)
+    labelled = read_training_set(
+        console,
+        data,
+        target,
+        smiles_column=smiles_column,
+        split_column=split_column,
+        split_by=split_by,
+        split_seed=split_seed,
+        graphs=True,
+    )
+    if unlabelled:
+        from stkd_screen.teach.labelled import joined
+        from stkd_screen.teach.unlabelled import read_unlabelled
+
+        library = read_unlabelled(unlabelled, labelled.columns, unlabelled_molecules, seed)
+        console.print("unlabelled: ", end="")
+        announce(console, library)
+        labelled = joined(labelled, library)
+    save_prepared(labelled, output)
+    console.print(f"{output}: {len(labelled.molecules):,} molecules, {output.stat().st_size:,} bytes")

@@ -1,0 +1,118 @@
+"""What the commands that train have in common: options, reading the training set, the end of a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from stkd_screen.teach.labelled import LabelledMolecules
+    from stkd_screen.teach.targets import TargetColumn
+    from stkd_screen.weights import Target
+
+TargetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        help="What to learn, as LEVEL.NAME=COLUMN:UNIT; repeat for more. Energies in hartree or eV become "
+        "eV. A table that lacks a column only lacks that target. "
+        "[default: what is known of the table by its columns, see docs/train.md]",
+    ),
+]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training molecules.")]
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option(help="Wall-clock budget; cuts the epochs to what fits, after a measured warm-up."),
+]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Molecules a step.")]
+LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate of AdamW.")]
+WeightDecay = Annotated[float | None, typer.Option(min=0, help="Weight decay of AdamW.")]
+Ema = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Decay of the averaged copy that is evaluated and saved.")
+]
+Dropout = Annotated[float | None, typer.Option(min=0, max=1, help="Instead of the preset's.")]
+LkmGamma = Annotated[
+    float | None, typer.Option(min=0, help="Strength of layer-to-layer knowledge mixing, 0.02 for example.")
+]
+RandomOrders = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Share of molecules shown with their atoms in random order."),
+]
+Kekule = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Share of molecules shown in their Kekulé form.")
+]
+Unlabelled = Annotated[
+    list[str] | None,
+    typer.Option(help="Libraries of molecules without labels, any input of embed; repeat for more."),
+]
+UnlabelledMolecules = Annotated[
+    int, typer.Option(min=1, help="Molecules to choose from them at random, where there are more.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of weights, batches and orders.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Start anew, replacing what the folder holds.")]
+
+
+def read_training_set(
+    console: "Console",
+    data: Sequence[str],
+    target: Sequence[str] | None,
+    *,
+    smiles_column: str | None,
+    split_column: str | None,
+    split_by: str | None,
+    split_seed: int,
+    preferred: "Sequence[TargetColumn]" = (),
+    graphs: bool = False,
+) -> "LabelledMolecules":
+    """Tables, or one prepared file, and a word on what they hold."""
+    from stkd_screen.teach.prepared import SUFFIX, load_prepared
+    from stkd_screen.teach.targets import TargetColumn
+
+    if len(data) == 1 and data[0].endswith(SUFFIX):
+        labelled = load_prepared(Path(data[0]))
+    else:
+        from stkd_screen.teach.tables import read_labelled
+
+        labelled = read_labelled(
+            data,
+            [TargetColumn.parse(text) for text in target or ()],
+            smiles_column=smiles_column,
+            split_column=split_column,
+            split=split_by,
+            split_seed=split_seed,
+            preferred=preferred,
+            graphs=graphs,
+        )
+    announce(console, labelled)
+    return labelled
+
+
+def announce(console: "Console", data: "LabelledMolecules") -> None:
+    """Say what there is to learn from, and what was left out."""
+    counts = ", ".join(f"{len(data.rows(name)):,} {name}" for name in ("train", "valid", "test"))
+    ways = ", ".join(dict.fromkeys(file["split"] for file in data.files))
+    console.print(f"{counts} molecules, split: {ways}", highlight=False)
+    for reason in data.left_out:
+        console.print(f"left out: {reason}", style="yellow", highlight=False)
+    for note in data.notes:
+        console.print(f"note: {note}", style="yellow", highlight=False)
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that the user gave: those that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def report_end(
+    console: "Console", output: Path, metrics: dict, training: dict[str, Any], targets: "list[Target]"
+) -> None:
+    """The final table: where the run started from, and where it ended."""
+    from stkd_screen.cli.display import metrics_table
+
+    console.print(metrics_table({"valid, at the start": training["before"], **metrics}, targets))
+    console.print(
+        f"in {output}: model.safetensors, config.json, the card README.md, curves.png and curves.csv"
+    )
