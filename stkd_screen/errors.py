@@ -17,5 +17,9 @@ class TrainingError(StkdError):
     """Training cannot start or go on: bad targets, an incompatible checkpoint, a diverged loss."""
 
 
+class SearchError(StkdError):
+    """An index is missing, damaged or does not fit the request; or nothing can be searched for."""
+
+
 class OutputError(StkdError):
     """An output file cannot be written."""

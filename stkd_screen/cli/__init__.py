@@ -6,7 +6,7 @@ import sys
 import typer
 
 from stkd_screen import __version__
-from stkd_screen.cli import embed, evaluate, train
+from stkd_screen.cli import distill, embed, evaluate, index, prepare, search, teach, train
 from stkd_screen.errors import StkdError
 
 app = typer.Typer(
@@ -33,8 +33,13 @@ def _options(
 
 
 app.command("embed")(embed.embed)
+app.command("index")(index.index)
+app.command("search")(search.search)
+app.command("distill")(distill.distill)
+app.command("teach")(teach.teach)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("prepare")(prepare.prepare)
 
 
 class Interrupted(BaseException):

@@ -1,0 +1,167 @@
+"""stkd-screen search: the molecules of an index that are most like a query."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stkd_screen.cli.options import Device, SmilesColumn
+
+if TYPE_CHECKING:
+    import polars as pl
+    from rich.console import Console
+
+    from stkd_screen.search.index import Index
+
+
+def search(
+    query: Annotated[
+        str, typer.Argument(help="A SMILES; or a file or folder as embed takes it; or - for standard input.")
+    ],
+    k: Annotated[int, typer.Option("-k", "--hits", min=1, help="Hits for each query.")] = 10,
+    index: Annotated[
+        str | None, typer.Option(help="Name or folder of an index. [default: the one built last]")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help='Condition on the hits, as SQL: "gap_ev < 3.5 and not warned".')
+    ] = None,
+    min_similarity: Annotated[
+        float | None, typer.Option(help="Least cosine of a hit; least Tanimoto with --rerank tanimoto.")
+    ] = None,
+    unique: Annotated[
+        bool, typer.Option("--unique", help="Of molecules that differ in stereo alone, only the nearest.")
+    ] = False,
+    rerank: Annotated[
+        str | None, typer.Option(help="tanimoto: rank the nearest by ECFP4 Tanimoto instead of cosine.")
+    ] = None,
+    candidates: Annotated[
+        int, typer.Option(min=1, help="Nearest by cosine that --rerank and --unique choose from.")
+    ] = 500,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare with every molecule, whatever the index offers.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the hits: .parquet, .csv or .json.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with depictions: one .html file.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace outputs that are there already.")
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Weights folder of the index's model. [default: the shipped one of its name]"),
+    ] = None,
+    smiles_column: SmilesColumn = None,
+    id_column: Annotated[
+        str | None, typer.Option(help="Id column of a table, by name or number from 1.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """The molecules most like each query: cosine of the embeddings, with ECFP4 Tanimoto beside it.
+
+    A query that cannot be read has a row with the reason.
+
+        stkd-screen search "CC(=O)Oc1ccccc1C(=O)O" -k 5 --where "gap_ev < 5"
+    """
+    import time
+
+    from rich.console import Console
+
+    from stkd_screen.search.hits import SearchOptions
+    from stkd_screen.search.hits import search as run_search
+    from stkd_screen.search.home import find_index
+    from stkd_screen.search.index import Index
+    from stkd_screen.search.output import check_outputs, write_hits, write_report
+    from stkd_screen.search.queries import load_encoder, read_queries
+    from stkd_screen.search.report import html_report
+
+    console = Console(stderr=True)
+    check_outputs(output, html, overwrite=overwrite)
+    options = SearchOptions(k, exact, where, min_similarity, unique, rerank, candidates)
+    with console.status("Loading"):
+        opened = Index(find_index(index))
+        options.check(opened)
+        encoder = load_encoder(opened, model, device)
+        queries = read_queries(
+            query, encoder, opened.manifest.origin, smiles_column=smiles_column, id_column=id_column
+        )
+    started = time.perf_counter()
+    hits = run_search(opened, queries, options)
+    seconds = time.perf_counter() - started
+    if output:
+        write_hits(hits, output)
+    if html:
+        write_report(html_report(hits, queries, opened.manifest, opened.folder.name), html)
+    if not output and not html:
+        _print_hits(Console(), hits, opened)
+    _print_summary(console, hits, opened, seconds, exact)
+    for path in filter(None, (output, html)):
+        console.print(f"written: {path}", highlight=False, soft_wrap=True)
+
+
+def _print_hits(console: "Console", hits: "pl.DataFrame", index: "Index") -> None:
+    """One table a query on standard output."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    energies = index.manifest.origin.predictions
+    for of_query in hits.partition_by("query", maintain_order=True):
+        first = of_query.row(0, named=True)
+        title = f"query {first['query']}: {first['query_smiles']} {first['query_id'] or ''}".rstrip()
+        console.print(escape(title), style="bold", highlight=False, soft_wrap=True)
+        if first["rank"] is None:
+            console.print(f"  {escape(first['error'])}\n", highlight=False, soft_wrap=True)
+            continue
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("rank", justify="right")
+        table.add_column("id", overflow="fold")
+        table.add_column("SMILES", overflow="fold")
+        for name in ("cosine", "Tanimoto", *energies):
+            table.add_column(name, justify="right", no_wrap=True)
+        for hit in of_query.iter_rows(named=True):
+            values = [_number(hit["cosine"], 3), _number(hit["tanimoto"], 3)]
+            values += [_number(hit[name], 2, "*" if hit["warned"] else "") for name in energies]
+            table.add_row(str(hit["rank"]), escape(hit["id"] or ""), escape(hit["smiles"]), *values)
+        console.print(table)
+        console.print()
+
+
+def _print_summary(
+    console: "Console", hits: "pl.DataFrame", index: "Index", seconds: float, exact: bool
+) -> None:
+    from stkd_screen.search.recall import GOOD_RECALL
+
+    manifest = index.manifest
+    queries = hits["query"].n_unique()
+    console.print(
+        f"{hits['rank'].count():,} hits of {queries:,} queries among {len(index):,} molecules of index "
+        f"{index.folder.name} ({manifest.origin.model}, {'exact' if exact else manifest.kind}) in "
+        f"{seconds:.3f} s",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if hits["warned"].any():
+        console.print(
+            "* the model has seen no molecule like it; the column `warning` of the embedded library says why",
+            highlight=False,
+            soft_wrap=True,
+        )
+    without = hits["error"].count()
+    if without:
+        console.print(
+            f"{without:,} queries without a hit, with the reason in their row",
+            style="yellow",
+            highlight=False,
+        )
+    if manifest.recall < GOOD_RECALL and not exact:
+        console.print(
+            f"this index finds {manifest.recall:.0%} of the true 10 nearest (recall@10, measured when it was "
+            "built): --exact finds all, slower; an index built with --kind ivf finds more",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _number(value: float | None, digits: int, mark: str = "") -> str:
+    return "-" if value is None else f"{value:.{digits}f}{mark}"

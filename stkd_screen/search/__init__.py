@@ -1,0 +1,1 @@
+"""Similarity search: an index over an embedded library, and questions to it."""

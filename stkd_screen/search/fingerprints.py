@@ -1,0 +1,38 @@
+"""ECFP4 and Tanimoto similarity, beside the cosine of embeddings.
+
+ECFP4 is RDKit's Morgan fingerprint of radius 2, 2,048 bits;
+D. Rogers, M. Hahn, J. Chem. Inf. Model. 50, 742 (2010).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from rdkit import Chem, RDLogger
+from rdkit.Chem import rdFingerprintGenerator
+from rdkit.DataStructs import BulkTanimotoSimilarity, ExplicitBitVect
+
+# What RDKit cannot read has no Tanimoto; a line on the terminal helps nobody.
+RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]
+
+_ECFP4 = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
+
+
+def ecfp4(smiles: str) -> ExplicitBitVect | None:
+    """The fingerprint of a molecule, None where RDKit cannot read it."""
+    molecule = Chem.MolFromSmiles(smiles)
+    return None if molecule is None else _ECFP4.GetFingerprint(molecule)
+
+
+def tanimoto(query: ExplicitBitVect | None, fingerprints: Sequence[ExplicitBitVect | None]) -> np.ndarray:
+    """(R,) float32 similarities of a query to R fingerprints, NaN where either is missing."""
+    similarities = np.full(len(fingerprints), np.nan, np.float32)
+    present = [i for i, fingerprint in enumerate(fingerprints) if fingerprint is not None]
+    if query is not None and present:
+        similarities[present] = BulkTanimotoSimilarity(query, [fingerprints[i] for i in present])
+    return similarities
+
+
+def without_stereo(smiles: str) -> str:
+    """RDKit's canonical SMILES without stereo, one for all writings of a molecule; as given if unreadable."""
+    molecule = Chem.MolFromSmiles(smiles)
+    return smiles if molecule is None else Chem.MolToSmiles(molecule, isomericSmiles=False)

@@ -1,0 +1,87 @@
+"""Where indexes live: by name in the user's data folder, or by path. The last one built is the default."""
+
+import os
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+from stkd_screen.errors import SearchError
+
+MANIFEST = "manifest.json"  # a folder that holds one is an index
+HOME_VARIABLE = "STKD_SCREEN_HOME"  # another data folder than the platform's
+
+
+def home() -> Path:
+    return Path(os.environ.get(HOME_VARIABLE) or user_data_path("stkd-screen", appauthor=False))
+
+
+def index_folder(name: str | Path) -> Path:
+    """The folder of an index: a bare name stands for one in the data folder, anything else is a path.
+
+    Raises:
+        SearchError: the name cannot be that of a folder.
+    """
+    path = Path(name)
+    if path.name in ("", ".."):
+        raise SearchError(f"{str(name)!r} is no name for an index; give a name such as zinc, or a path")
+    is_name = str(name) == path.name and not path.name.startswith(".")
+    return home() / "indexes" / path if is_name else path
+
+
+def find_index(name: str | Path | None = None) -> Path:
+    """The folder of an index that is there; without a name, of the default one.
+
+    Raises:
+        SearchError: there is none; the message lists those there are.
+    """
+    if name is None:
+        default = default_index()
+        if default is None:
+            raise SearchError(_no_default())
+        return default
+    folder = index_folder(name)
+    if not (folder / MANIFEST).is_file():
+        raise SearchError(f"no index {str(name)!r}: {folder} holds no {MANIFEST}; {_known()}")
+    return folder
+
+
+def default_index() -> Path | None:
+    """The index that was built last, None where there is none or it is gone."""
+    try:
+        folder = Path(_default_file().read_text(encoding="utf-8").strip())
+    except OSError:
+        return None
+    return folder if (folder / MANIFEST).is_file() else None
+
+
+def set_default_index(folder: Path) -> None:
+    path = _default_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(f"{folder.resolve()}\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def list_indexes() -> list[Path]:
+    """The indexes of the data folder, by name, and the default one where it stands elsewhere."""
+    manifests = (home() / "indexes").glob(f"*/{MANIFEST}")
+    folders = sorted(path.parent for path in manifests if not path.parent.name.startswith("."))
+    default = default_index()
+    if default and default.resolve() not in [folder.resolve() for folder in folders]:
+        folders.append(default)
+    return folders
+
+
+def _default_file() -> Path:
+    return home() / "default_index"
+
+
+def _no_default() -> str:
+    if not list_indexes():
+        return f"no index yet in {home()}; build one: stkd-screen index OUT.parquet"
+    return f"the index that was built last is gone; choose one with --index, {_known()}"
+
+
+def _known() -> str:
+    names = ", ".join(folder.name for folder in list_indexes())
+    return f"there are: {names}" if names else "there is none yet; build one: stkd-screen index OUT.parquet"

@@ -1,0 +1,174 @@
+"""An embedded library: what `stkd-screen embed` wrote, as a stream of normalised vectors and records."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from stkd_screen.errors import SearchError
+
+# As `output.METADATA_KEY`; importing it from there would load torch, which no build of an index needs.
+METADATA_KEY = b"stkd_screen"
+BATCH_ROWS = 16_384
+_READ_AHEAD = 1 << 20  # bytes of a column held at a time, instead of a whole row group's
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How the vectors of an index were made. Vectors of two origins are never compared."""
+
+    model: str
+    model_sha256: str
+    level: str  # level of theory of the predictions
+    largest_fragment: bool
+    width: int  # of the embedding
+    predictions: list[str]  # names of the prediction columns: homo_ev, lumo_ev, gap_ev
+
+    def schema(self) -> pa.Schema:
+        """Columns that an index keeps of each molecule."""
+        return pa.schema(
+            [("id", pa.string()), ("smiles", pa.string())]
+            + [(name, pa.float32()) for name in self.predictions]
+            + [("warned", pa.bool_())]  # whether `embed` gave a reason not to trust the predictions
+        )
+
+
+class Library:
+    """Parquet files of one origin.
+
+    Args:
+        outputs: files that `stkd-screen embed` wrote, or folders of them.
+
+    Raises:
+        SearchError: no file, a file that `embed` did not write or that has no embeddings, or files of
+            different models, levels or ways of treating fragments.
+    """
+
+    files: list[Path]
+    origin: Origin
+    rows: int  # of all files, rows with errors included
+
+    def __init__(self, outputs: Sequence[str | Path]) -> None:
+        self.files = [file for path in map(Path, outputs) for file in _parquet_files(path)]
+        described = [_describe(path) for path in self.files]
+        self.origin = described[0][0]
+        self.rows = sum(rows for _, rows in described)
+        for path, (origin, _) in zip(self.files, described, strict=True):
+            check_same_origin(origin, str(path), self.origin, str(self.files[0]))
+
+    def batches(self) -> Iterator[tuple[np.ndarray, pa.RecordBatch, int]]:
+        """Batches of R molecules.
+
+        Yields:
+            (R, D) float16 of unit length; R records with the columns of `Origin.schema`; and how many rows
+            of the batch were left out, because they have an error or a vector without direction.
+
+        Raises:
+            SearchError: a damaged file.
+        """
+        columns = ["id", "smiles", *self.origin.predictions, "warning", "error", "embedding"]
+        for path in self.files:
+            row = 0
+            try:
+                with pq.ParquetFile(path, buffer_size=_READ_AHEAD, pre_buffer=False) as file:
+                    for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
+                        yield self._prepared(batch)
+                        row += len(batch)
+            except (OSError, pa.ArrowException) as fault:
+                raise SearchError(
+                    f"{path}: damaged after row {row} ({_short(fault)}); embed it anew"
+                ) from fault
+
+    def _prepared(self, batch: pa.RecordBatch) -> tuple[np.ndarray, pa.RecordBatch, int]:
+        good = batch.filter(pc.and_(batch["error"].is_null(), batch["embedding"].is_valid()))
+        values = good["embedding"].flatten().to_numpy(zero_copy_only=False)
+        vectors = values.reshape(-1, self.origin.width).astype(np.float32)  # (R, D)
+        usable = usable_rows(vectors)
+        if not usable.all():
+            good, vectors = good.filter(pa.array(usable)), vectors[usable]
+        columns = [good[name] for name in ("id", "smiles", *self.origin.predictions)]
+        columns.append(good["warning"].is_valid())
+        records = pa.RecordBatch.from_arrays(
+            [column.cast(field.type) for column, field in zip(columns, self.origin.schema(), strict=True)],
+            schema=self.origin.schema(),
+        )
+        return normalised(vectors).astype(np.float16), records, len(batch) - len(good)
+
+
+def check_same_origin(origin: Origin, name: str, other: Origin, other_name: str) -> None:
+    """Raises SearchError, saying what differs, unless both were made in the same way."""
+    if (origin.model_sha256, origin.width) != (other.model_sha256, other.width):
+        raise SearchError(
+            f"{name} holds vectors of model {describe_model(origin)}, {other_name} those of "
+            f"{describe_model(other)}; vectors of two models cannot be compared: embed both with one model"
+        )
+    for what in ("level", "largest_fragment", "predictions"):
+        mine, theirs = getattr(origin, what), getattr(other, what)
+        if mine != theirs:
+            raise SearchError(
+                f"{name} was embedded with {what} {mine}, {other_name} with {theirs}; "
+                "embed both with the same options, or index them apart"
+            )
+
+
+def describe_model(origin: Origin) -> str:
+    return f"{origin.model!r} ({origin.model_sha256[:12]})"
+
+
+def normalised(vectors: np.ndarray) -> np.ndarray:
+    """(R, D) float32 scaled to unit length."""
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def usable_rows(vectors: np.ndarray) -> np.ndarray:
+    """(R,) bool: which of (R, D) vectors have a direction."""
+    norms = np.linalg.norm(vectors, axis=1)
+    return np.isfinite(norms) & (norms > 0)
+
+
+def _parquet_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise SearchError(f"no such file: {path}; check the name and the folder you are in")
+    files = sorted(file for file in path.rglob("*.parquet") if not file.name.startswith("."))
+    if not files:
+        raise SearchError(f"{path}: no .parquet file in this folder; give what stkd-screen embed wrote")
+    return files
+
+
+def _describe(path: Path) -> tuple[Origin, int]:
+    try:
+        metadata = pq.read_metadata(path)
+        schema = metadata.schema.to_arrow_schema()
+    except (OSError, pa.ArrowException) as fault:
+        raise SearchError(
+            f"{path}: no whole Parquet file ({_short(fault)}); embed the library anew"
+        ) from fault
+    about = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    if "model_sha256" not in about:
+        raise SearchError(
+            f"{path} was not written by stkd-screen embed; first: stkd-screen embed {path} -o OUT.parquet"
+        )
+    if "embedding" not in schema.names:
+        raise SearchError(
+            f"{path} was written with --no-embedding; embed the library anew without that option"
+        )
+    origin = Origin(
+        model=about["model"],
+        model_sha256=about["model_sha256"],
+        level=about["level"],
+        largest_fragment=about["largest_fragment"],
+        width=schema.field("embedding").type.list_size,
+        predictions=[name for name in schema.names if name in about["units"]],
+    )
+    return origin, metadata.num_rows
+
+
+def _short(fault: BaseException) -> str:
+    return str(fault).split("\n")[0].rstrip(".")

@@ -1,0 +1,251 @@
+"""Searching: the right hits, filters and outputs, and what a user is told when something is wrong."""
+
+import io
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from stkd_screen.cli import main
+from stkd_screen.embed import embed
+from stkd_screen.encoder import load
+from stkd_screen.errors import SearchError
+from stkd_screen.output import OutputOptions
+from stkd_screen.records import RecordReader
+from stkd_screen.search.build import BuildOptions, build_index
+from stkd_screen.search.hits import NO_HIT, SearchOptions, search
+from stkd_screen.search.index import Index
+from stkd_screen.search.library import Library
+from stkd_screen.search.manifest import save_manifest
+from stkd_screen.search.queries import load_encoder, read_queries
+from stkd_screen.search.where import rows_where
+
+# Stereoisomers have one embedding; c1cccc1 can be read here but not by RDKit.
+EXTRA = ["C[C@H](N)O left", "C[C@@H](N)O right", "c1cccc1 odd", "C1CC bad", "OCC"]
+
+
+@pytest.fixture(scope="module")
+def toy_index(toy, tmp_path_factory):
+    """An index of the toy molecules and a few odd ones, and the model it was built with."""
+    folder = tmp_path_factory.mktemp("searched")
+    smiles = pl.read_csv(toy.table)["smiles"]
+    lines = [f"{text} m{i}" for i, text in enumerate(smiles)]
+    (folder / "toy.smi").write_text("\n".join(lines + EXTRA) + "\n")
+    encoder = load(toy.weights, "cpu")
+    options = OutputOptions().checked(encoder.weights)
+    embed(RecordReader([folder / "toy.smi"]), encoder, folder / "toy.parquet", options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STKD_SCREEN_HOME", str(folder / "home"))
+        build_index(Library([folder / "toy.parquet"]), folder / "home" / "indexes" / "toy", BuildOptions())
+    return SimpleNamespace(
+        home=folder / "home",
+        library=folder / "toy.parquet",
+        index=Index(folder / "home" / "indexes" / "toy"),
+        encoder=encoder,
+    )
+
+
+@pytest.fixture
+def ask(toy_index):
+    """The hits of a query text."""
+
+    def run(query, **options):
+        queries = read_queries(query, toy_index.encoder, toy_index.index.manifest.origin)
+        return search(toy_index.index, queries, SearchOptions(**options))
+
+    return run
+
+
+@pytest.fixture
+def stkd_screen(monkeypatch, capsys, toy, toy_index, tmp_path):
+    """Run `search` in this process with the toy model, in an empty folder."""
+    monkeypatch.setenv("STKD_SCREEN_HOME", str(toy_index.home))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, model=toy.weights):
+        chosen = ["--model", model] if model else []
+        monkeypatch.setattr(sys, "argv", ["stkd-screen", "search", *map(str, [*arguments, *chosen])])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            code = exit_.code
+        printed = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=printed.out, stderr=printed.err)
+
+    return run
+
+
+def test_a_molecule_of_the_library_finds_itself(ask, toy_index):
+    hits = ask("CCO ethanol", k=3)
+    first = hits.row(0, named=True)
+    assert first["query_id"] == "ethanol" and first["rank"] == 1
+    assert first["smiles"] in ("CCO", "OCC") and first["cosine"] == pytest.approx(1, abs=1e-3)
+    assert first["tanimoto"] == 1
+    assert hits["cosine"].is_sorted(descending=True) and hits["rank"].to_list() == [1, 2, 3]
+    stored = pl.read_parquet(toy_index.library).filter(pl.col("smiles") == first["smiles"])
+    assert first["weight_ev"] == stored["weight_ev"][0] and first["error"] is None
+
+
+def test_every_query_has_its_rows_in_input_order(ask, tmp_path):
+    (tmp_path / "q.smi").write_text("CCCCO a\nC1CC b\nc1cccc1 c\n")
+    hits = ask(str(tmp_path / "q.smi"), k=2)
+    assert hits["query"].to_list() == [1, 1, 2, 3, 3]
+    bad = hits.row(2, named=True)
+    assert bad["rank"] is None and bad["error"] == "unclosed ring bond 1 at column 2"
+    unknown_to_rdkit = hits.filter(pl.col("query") == 3)
+    assert unknown_to_rdkit["id"][0] == "odd" and unknown_to_rdkit["tanimoto"].null_count() == 2
+
+
+def test_unique_keeps_the_first_of_mirror_images_and_writings(ask):
+    assert set(ask("C[C@H](N)O", k=2)["id"]) == {"left", "right"}
+    unique = ask("C[C@H](N)O", k=8, unique=True)
+    assert len({"left", "right"} & set(unique["id"])) == 1 and len(unique) == 8
+    assert len(ask("CCO", k=5, unique=True).filter(pl.col("smiles").is_in(["CCO", "OCC"]))) == 1
+
+
+def test_rerank_by_tanimoto_over_a_wider_list(ask):
+    hits = ask("NCCCO", k=10, rerank="tanimoto", candidates=100)
+    tanimoto = hits["tanimoto"].to_list()
+    assert tanimoto == sorted(tanimoto, reverse=True)
+    assert tanimoto[-1] > ask("NCCCO", k=10)["tanimoto"].min()
+    least = ask("NCCCO", k=10, rerank="tanimoto", candidates=100, min_similarity=0.5)
+    assert least["tanimoto"].to_list() == [t for t in tanimoto if t >= 0.5]
+
+
+def test_conditions_on_the_hits(ask):
+    rings = ask("CCO", k=5, where="smiles like '%1%' and weight_ev > 4", exact=True)
+    assert rings["smiles"].str.contains("1").all() and len(rings) == 5
+    assert ask("CCO", k=9, min_similarity=0.99)["cosine"].min() >= 0.99
+    none = ask("CCO", where="weight_ev > 1e6")
+    assert none["error"].to_list() == [NO_HIT] and none["rank"].to_list() == [None]
+    assert not ask("CCO", k=5, where="not warned")["warned"].any()
+    average = "weight_ev > (max(weight_ev) + min(weight_ev)) / 2"
+    assert len(ask("CCO", k=5, where=average)) == 5
+
+
+@pytest.mark.parametrize(
+    ("condition", "reason"),
+    [
+        ("weight_ev <", "weight_ev <"),
+        ("nope > 3", 'unable to find column "nope"'),
+        ("weight_ev + 1", "not true or false for each molecule"),
+        ("max(weight_ev) > 1", "not true or false for each molecule"),
+        ("weight_ev in (SELECT a FROM read_csv('/etc/passwd'))", "has no SELECT or FROM"),
+        ("weight_ev < 3; drop table x", ";"),
+        ("smiles = 'C", "Unterminated string"),
+        ("", "give a condition on the columns id, smiles, weight_ev"),
+    ],
+)
+def test_a_condition_that_does_not_hold_water_is_named(toy_index, condition, reason):
+    with pytest.raises(SearchError) as error:
+        rows_where(toy_index.index.store, condition)
+    assert reason in str(error.value) and "such as" in str(error.value)
+
+
+def test_words_in_quotes_are_no_subquery(toy_index):
+    assert not rows_where(toy_index.index.store, "id = 'select from'").any()
+
+
+def test_the_command_prints_a_table(stkd_screen):
+    result = stkd_screen("CCO ethanol", "-k", 3)
+    assert result.returncode == 0, result.stderr
+    for text in ("query 1: CCO ethanol", "cosine", "Tanimoto", "weight_ev", "1.000"):
+        assert text in result.stdout
+    assert "3 hits of 1 queries" in result.stderr and "exact" in result.stderr
+
+
+def test_hits_are_written_in_three_formats(stkd_screen, tmp_path):
+    (tmp_path / "q.csv").write_text('name,smiles\n"a, <b>",CCO\nbad,C1C\n')
+    for suffix, read in ((".parquet", pl.read_parquet), (".csv", pl.read_csv), (".json", pl.read_json)):
+        output = tmp_path / "new" / f"hits{suffix}"
+        result = stkd_screen("q.csv", "-k", 2, "-o", output)
+        assert result.returncode == 0 and result.stdout == "" and "1 queries without a hit" in result.stderr
+        hits = read(output)
+        assert hits["query_id"].to_list() == ["a, <b>", "a, <b>", "bad"] and hits["rank"].to_list() == [
+            1,
+            2,
+            None,
+        ]
+    again = stkd_screen("q.csv", "-o", output)
+    assert again.returncode == 1 and "exists already" in again.stderr and "--overwrite" in again.stderr
+    assert stkd_screen("q.csv", "-o", output, "--overwrite").returncode == 0
+    assert "name it hits.parquet" in stkd_screen("q.csv", "-o", "hits.xlsx").stderr
+
+
+def test_the_report_is_one_page_with_every_value_escaped(stkd_screen, tmp_path):
+    evil = "<script>alert('x')</script> \"quoted\" & <img src=x>"
+    (tmp_path / "q.smi").write_text(f"C1CC1CO {evil}\nC1C <b>bad</b>\n")
+    assert stkd_screen("q.smi", "-k", 4, "--html", "report.html").returncode == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page and "<img" not in page and "<b>" not in page
+    assert "&lt;script&gt;alert(&#x27;x&#x27;)" in page
+    assert page.count("<svg") == 5 and page.count("<article") == 4
+    assert "unclosed ring bond" in page and "prefers-color-scheme: dark" in page
+    assert "var(--shared)" in page and "var(--oxygen)" in page
+    drawings = "".join(part.partition("</svg>")[0] for part in page.split("<svg")[1:])
+    assert "#" not in drawings  # colours are the page's, for light and for dark
+    assert "://" not in page.replace("http://www.w3.org", "").replace("http://www.rdkit.org", "")
+
+
+def test_low_recall_is_told_with_what_mends_it(stkd_screen, toy_index):
+    folder, manifest = toy_index.index.folder, toy_index.index.manifest
+    save_manifest(replace(manifest, recall=0.81), folder)
+    try:
+        told = stkd_screen("CCO").stderr
+        assert "81% of the true 10 nearest" in told and "--exact" in told and "--kind ivf" in told
+        assert "81%" not in stkd_screen("CCO", "--exact").stderr
+    finally:
+        save_manifest(manifest, folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["CCO", "-k", 100_000], "holds 142 molecules; give a number from 1 to 142"),
+        (["CCO", "--where", "gap <"], "--where 'gap <'"),
+        (["CCO", "--rerank", "dice"], "--rerank dice: choose tanimoto"),
+        (["CCO", "--index", "nope"], "no index 'nope'"),
+        (["C1CC"], "none of 1 query molecules can be read; the first is 'C1CC': unclosed ring bond"),
+        (["empty.smi"], "empty.smi: no molecule in it"),
+        ([""], "no molecule in it"),
+        (["missing.smi"], "no such file: missing.smi"),
+    ],
+)
+def test_wrong_turns_are_errors_without_a_traceback(stkd_screen, tmp_path, arguments, message):
+    (tmp_path / "empty.smi").write_text("# nothing\n")
+    result = stkd_screen(*arguments)
+    assert result.returncode == 1 and result.stderr.startswith("error: ")
+    assert message in result.stderr and "Traceback" not in result.stderr
+
+
+def test_without_an_index_the_way_to_one_is_told(stkd_screen, tmp_path, monkeypatch):
+    monkeypatch.setenv("STKD_SCREEN_HOME", str(tmp_path))
+    result = stkd_screen("CCO")
+    assert result.returncode == 1 and "build one: stkd-screen index OUT.parquet" in result.stderr
+
+
+def test_another_model_is_refused(stkd_screen, toy_index):
+    missing = stkd_screen("CCO", model=None)
+    assert missing.returncode == 1 and "give the folder of that model with --model" in missing.stderr
+    other = stkd_screen("CCO", model="small")
+    assert other.returncode == 1 and "vectors of two models cannot be compared" in other.stderr
+    with pytest.raises(SearchError, match="built with model 'weights'"):
+        load_encoder(toy_index.index, "small")
+
+
+def test_standard_input_is_a_query(stkd_screen, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"CCO a\nCCN b\n")))
+    result = stkd_screen("-", "-k", 1)
+    assert result.returncode == 0 and "2 hits of 2 queries" in result.stderr
+
+
+def test_queries_are_embedded_like_the_library(toy_index):
+    queries = read_queries("CCO", toy_index.encoder, toy_index.index.manifest.origin)
+    assert queries.vectors.shape == (1, toy_index.index.manifest.origin.width)
+    assert np.linalg.norm(queries.vectors) == pytest.approx(1)
+    assert queries.about.columns[:3] == ["query", "query_id", "query_smiles"]
