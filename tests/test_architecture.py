@@ -10,12 +10,12 @@ PACKAGE = Path(__file__).parents[1] / "stkd_screen"
 # Each layer may import from those below it, not from those above.
 LAYERS = [
     ["cli"],
-    ["embed", "teach"],
+    ["embed", "teach", "search"],
     ["encoder"],
     ["output"],
     ["parquet", "domain", "weights", "batching"],
     ["student", "records"],
-    ["smiles"],
+    ["smiles", "background"],
     ["errors"],
 ]
 LEVEL = {name: i for i, names in enumerate(LAYERS) for name in names}
@@ -24,9 +24,11 @@ ALLOWED = {
     "typer": {"cli"},
     "rich": {"cli"},
     "numba": {"smiles"},
-    "rdkit": set(),
+    "faiss": {"search"},
+    "rdkit": {"search", "teach"},
     "torch": {"student", "encoder", "weights", "teach"},
-    "safetensors": {"weights"},
+    "matplotlib": {"teach"},
+    "safetensors": {"weights", "teach"},
 }
 
 

@@ -95,7 +95,7 @@ def test_train_then_evaluate(stkd_screen, toy, tmp_path):
     options = ["--preset", "tiny", "--epochs", "2", "--batch-size", "32", "--seed", "3"]
     trained = stkd_screen("train", toy.table, "-o", tmp_path / "w", *target, *options)
     assert trained.returncode == 0, trained.stderr
-    assert "valid MAE toy.weight" in trained.stderr and "molecules/s" in trained.stderr
+    assert "valid toy.weight MAE" in trained.stderr and "molecules/s" in trained.stderr
     measured = stkd_screen("evaluate", tmp_path / "w", toy.table, "--json")
     metrics = json.loads(measured.stdout)
     assert set(metrics) == {"train", "valid", "test"} and metrics["test"]["toy.weight"]["n"] > 5
