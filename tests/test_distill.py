@@ -70,7 +70,7 @@ TEACHING = TeachConfig(
     preset="tiny", epochs=18, batch_size=16, learning_rate=8e-3, warmup_steps=10, ema=0.9, seed=1
 )
 DISTILLING = DistillConfig(
-    preset="tiny", epochs=16, batch_size=16, learning_rate=4e-3, warmup_steps=10, ema=0.9, seed=2
+    preset="tiny", epochs=12, batch_size=16, learning_rate=4e-3, warmup_steps=10, ema=0.9, seed=2
 )
 
 
@@ -232,7 +232,7 @@ def kill_in_step(monkeypatch, step: int) -> None:
 
 def run_broken(run, folder: Path, monkeypatch, total: int):
     """Killed after a checkpoint in the middle of an epoch, between two, and before the first."""
-    for step in (2, 7, 12):
+    for step in (2, 12):
         with monkeypatch.context() as patch, pytest.raises(Killed):
             kill_in_step(patch, step)
             run(folder)

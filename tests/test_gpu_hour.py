@@ -1,4 +1,4 @@
-"""The script for an hour on a GPU, with tiny settings on a CPU and without the libraries that it does not need."""
+"""The script for an hour on a GPU: tiny settings, on a CPU, without the libraries it does not need."""
 
 import json
 import subprocess

@@ -344,9 +344,11 @@ def literal_terms(trainer: Distiller, batch, alpha: float, beta: float, pairs) -
     D, heads = student.config.width, student.config.heads
     K, T = D // heads, graphs.atom_features.shape[1] + 1
     for i, (p, q) in enumerate(pairs):
-        feature = feature + literal_feature_loss(
-            taught.states[p], leaving[q][:, 0], trainer.model.features[i]
-        )
+        # The teacher's state with mean 0 and variance 1 over its width (layer norm without weights).
+        state = taught.states[p]
+        centred = state - state.mean(1, keepdim=True)
+        scaled = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+        feature = feature + literal_feature_loss(scaled, leaving[q][:, 0], trainer.model.features[i])
         weight = student.layers[q].attention.project.weight
         biases = []
         for h in range(heads):

@@ -13,7 +13,7 @@ from rdkit import Chem
 from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
 from stkd_screen.errors import TrainingError
-from stkd_screen.teach import keys
+from stkd_screen.teach import keys, processes
 from stkd_screen.teach.labelled import SPLITS
 from stkd_screen.teach.splits import (
     canonical_split,
@@ -92,8 +92,8 @@ def deepchem_scaffold_split(smiles):
 
 def test_worker_processes_give_the_same_keys(monkeypatch):
     alone = keys.molecule_keys(LIBRARY)
-    monkeypatch.setattr(keys, "_CHUNK", 20)
-    monkeypatch.setattr(keys, "usable_cores", lambda: 2)
+    monkeypatch.setattr(processes, "CHUNK", 20)
+    monkeypatch.setattr(processes, "usable_cores", lambda: 2)
     assert keys.molecule_keys(LIBRARY) == alone
 
 

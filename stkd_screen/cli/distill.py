@@ -24,7 +24,7 @@ from stkd_screen.cli.training import (
     WeightDecay,
 )
 
-EXAMPLE_MINUTES = 6.0
+EXAMPLE_MINUTES = 5.0
 
 
 def distill(

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stkd_screen.errors import TrainingError
@@ -111,6 +112,12 @@ class Distiller(StudentTrainer):
         )
 
     def _check_targets(self, columns: list[TargetColumn]) -> None:
+        if not self.taught:
+            raise TrainingError(
+                f"teacher {self.teacher.name!r} predicts {_names(self.teacher.targets)}, the data hold "
+                f"{_names(columns)}: nothing in common; name --target as the teacher does, or teach "
+                "a teacher of these data"
+            )
         for k, t in self.taught.items():
             ours, theirs = columns[k].output_unit, self.teacher.targets[t].unit
             if ours != theirs:
@@ -173,7 +180,7 @@ class Distiller(StudentTrainer):
             terms = {name: 0.0 * term for name, term in terms.items()}
         if alpha:
             losses = [
-                feature_loss(taught.states[p].float(), learned.states[q].float(), W_feat)
+                feature_loss(scale_free(taught.states[p].float()), learned.states[q].float(), W_feat)
                 for (p, q), W_feat in zip(self.pairs, model.features, strict=True)
             ]
             terms["feature"] = alpha * torch.stack(losses).sum()
@@ -210,6 +217,18 @@ class Distiller(StudentTrainer):
         return super().identity() | {"teacher": self.teacher.sha256}
 
 
+def scale_free(state: Tensor) -> Tensor:
+    """A state of the teacher with mean 0 and variance 1 over its width, as its next layer looks at it.
+
+    As it leaves a layer its size differs a hundredfold between molecules, and the feature loss with it.
+    """
+    return F.layer_norm(state, state.shape[-1:])
+
+
+def _names(targets: Sequence[Target | TargetColumn]) -> str:
+    return ", ".join(target.full_name for target in targets)
+
+
 def layer_pairs(
     teacher: Teacher, student: Student, wanted: Sequence[tuple[int, int]] | None
 ) -> list[tuple[int, int]]:
@@ -243,7 +262,8 @@ def parse_layer_pairs(text: str) -> tuple[tuple[int, int], ...]:
         TrainingError: the text is not of that form.
     """
     pairs = re.findall(r"(\d+):(\d+)", text)
-    if ",".join(map(":".join, pairs)) != text.replace(" ", ""):
+    given = text.replace(", ", ",").strip()
+    if not pairs or ",".join(map(":".join, pairs)) != given:
         raise TrainingError(
             f"--layer-pairs {text!r} is not of the form TEACHER:STUDENT,... such as 9:3,10:4,11:5"
         )

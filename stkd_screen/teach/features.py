@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from rdkit import Chem, rdBase
 
-from stkd_screen.smiles import AROMATIC_FLAG, Molecules
+from stkd_screen.smiles import AROMATIC_FLAG, Molecules, describe_error
 from stkd_screen.smiles.elements import BondType
 from stkd_screen.teach.graphs import ATOM_FEATURES, BOND_TYPES, CHARGE_OFFSET, Graphs
 from stkd_screen.teach.processes import in_processes
@@ -43,9 +43,12 @@ def prepare_graphs(
     for row, features in enumerate(in_processes(_features, smiles, workers)):
         atoms = slice(*molecules.atom_offsets[row : row + 2])
         bonds = slice(*molecules.bond_offsets[row : row + 2])
-        aligned = features if isinstance(features, str) else _aligned(features, molecules, atoms, bonds)
-        if isinstance(aligned, str):
-            failures[row] = aligned
+        if isinstance(features, str):
+            failures[row] = features
+        elif molecules.error[row]:
+            failures[row] = describe_error(molecules.error[row], molecules.error_column[row], smiles[row])
+        elif (aligned := _aligned(features, molecules, atoms, bonds)) is None:
+            failures[row] = "RDKit and the student read other atoms or bonds"
         else:
             atom_features[atoms], bond_features[bonds], kekule_bonds[bonds] = aligned
     return Graphs(atom_features, bond_features, kekule_bonds), failures
@@ -53,21 +56,32 @@ def prepare_graphs(
 
 def _aligned(
     features: Features, molecules: Molecules, atoms: slice, bonds: slice
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | str:
-    """The features in the order of the student's atoms and bonds, or why they do not fit."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """The features in the order of the student's atoms and bonds; None where they do not fit."""
     atom_features, pairs, bond_features, kekule_bonds = features
     ours = molecules.bond_atoms[bonds]
     order = np.lexsort((ours[:, 1], ours[:, 0]))
     elements = molecules.element[atoms] & (AROMATIC_FLAG - 1)
     if not np.array_equal(elements, atom_features[:, 0]) or not np.array_equal(ours[order], pairs):
-        return "RDKit and the student read other atoms or bonds"
+        return None
     rank = np.argsort(order)  # of each of our bonds among the sorted ones
-    return atom_features, bond_features[rank], kekule_bonds[rank]
+    # Only aromatic bonds change in a Kekulé form; elsewhere RDKit may write other bonds, as in nitro groups.
+    written = molecules.bond_type[bonds]
+    kekule = np.where(written == BondType.AROMATIC, kekule_bonds[rank], written)
+    return atom_features, bond_features[rank], kekule
 
 
 def _features(smiles: Sequence[str]) -> list[Features | str]:
     with rdBase.BlockLogs():
         return [molecule_features(text) for text in smiles]
+
+
+def _folding() -> Chem.RemoveHsParameters:
+    """The [H] atoms that the student folds: RDKit's usual ones, isotopes, and those that mark stereo."""
+    parameters: Any = Chem.RemoveHsParameters()
+    parameters.removeIsotopes = True
+    parameters.removeDefiningBondStereo = True
+    return parameters
 
 
 def molecule_features(smiles: str) -> Features | str:
@@ -80,12 +94,14 @@ def molecule_features(smiles: str) -> Features | str:
     parameters: Any = Chem.SmilesParserParams()
     parameters.allowCXSMILES = False
     parameters.parseName = False
+    parameters.removeHs = False
     try:
         molecule = Chem.MolFromSmiles(smiles, parameters)
     except RuntimeError as error:  # raised instead of returning None on a few malformed stereo marks
         return f"not accepted by RDKit: {error}"
     if molecule is None:
         return "not accepted by RDKit"
+    molecule = Chem.RemoveHs(molecule, _folding())
     atoms = np.array(
         [
             (

@@ -65,7 +65,9 @@ def load_prepared(path: Path) -> LabelledMolecules:
             about = json.loads((file.metadata() or {}).get("stkd_screen", "{}"))
             arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{path} cannot be read as a prepared training set: {error}") from error
+        raise TrainingError(
+            f"{path} cannot be read as a prepared training set ({error}); prepare it anew"
+        ) from error
     if about.get("format") != FORMAT:
         raise TrainingError(
             f"{path}: format version is {about.get('format')}, this program reads {FORMAT}; prepare it anew"

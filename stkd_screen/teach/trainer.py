@@ -89,6 +89,11 @@ class Trainer(ABC):
                 f"{len(data.rows('train'))} training and {len(data.rows('valid'))} valid molecules: "
                 "both are needed"
             )
+        if not np.isfinite(data.targets[data.rows("valid")]).any():
+            raise TrainingError(
+                "no molecule of the valid split has a label: there is nothing to choose the best weights by; "
+                "choose another split with --split-by"
+            )
         self.targets = self.scales()
         mean, std = (np.array([getattr(t, key) for t in self.targets], np.float32) for key in ("mean", "std"))
         self.standardised = (data.targets - mean) / std
