@@ -21,7 +21,7 @@ from stkd_screen.smiles.elements import (
     BondSymbol,
 )
 from stkd_screen.smiles.errors import ParseError
-from stkd_screen.smiles.jit import compiled, inlined
+from stkd_screen.smiles.jit import inlined
 
 RING_NUMBERS = 100_000  # %(99999) is the largest RDKit reads
 
@@ -54,7 +54,7 @@ def failed(error, byte):
     return Row(0, 0, 0, 0, 0, np.int64(error), np.int64(byte))
 
 
-@compiled
+@inlined
 def read_row(data, start, end, atoms, bonds, rings, branches, ring_of_number, serial):
     """Read data[start:end] into atoms, bonds and rings; byte positions there count from `start`.
 

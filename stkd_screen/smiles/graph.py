@@ -11,7 +11,7 @@ import numpy as np
 
 from stkd_screen.smiles.brackets import MAX_HYDROGENS
 from stkd_screen.smiles.elements import BondSymbol
-from stkd_screen.smiles.jit import compiled
+from stkd_screen.smiles.jit import compiled, inlined
 
 NOTES = np.dtype(
     [
@@ -33,7 +33,7 @@ NOTES = np.dtype(
 )
 
 
-@compiled
+@inlined
 def duplicate_ring_bond(bonds, row, rings, atoms, notes):
     """Byte of the first ring number that joins two bonded atoms again, or -1.
 

@@ -42,7 +42,7 @@ def valence_in_use(atom, charge):
     return explicit_valence(atomic_number(atom), charge, is_aromatic(atom), np.int64(atom.halves))
 
 
-@compiled
+@inlined
 def assign_hydrogens(atoms, bonds, row, notes, organic):
     """Fill in the implicit hydrogens; index of the first over-valent atom, or -1.
 

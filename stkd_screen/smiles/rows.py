@@ -19,7 +19,7 @@ from stkd_screen.smiles.graph import (
     keep_largest,
 )
 from stkd_screen.smiles.hydrogens import assign_hydrogens
-from stkd_screen.smiles.jit import compiled, releasing_gil
+from stkd_screen.smiles.jit import inlined, releasing_gil
 from stkd_screen.smiles.valence import organic_table
 
 MAX_ATOMS = 256  # rows of the student's position table, and part of the vocabulary's layout (tokens.py)
@@ -75,7 +75,7 @@ def _read_rows(data, offsets, scratch, ring_of_number, organic, out, passes):
         bond_offsets[i + 1] = n_bonds
 
 
-@compiled
+@inlined
 def _finish_row(atoms, bonds, row, rings, notes, organic, passes):
     """The passes over a row as read: (Row as it remains, number of components written)."""
     fold, largest, single_between_rings = passes
