@@ -22,7 +22,7 @@ from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.teach.teach import TeachConfig, teach
 from stkd_screen.teach.teacher import Teacher, load_teacher
 from stkd_screen.teach.teacher import predict as predict_as_teacher
-from stkd_screen.teach.train import TrainConfig, train
+from stkd_screen.teach.train import TrainConfig, starting_student, train
 from stkd_screen.teach.trainer import Trainer
 from stkd_screen.weights import Weights, in_units, load_weights
 
@@ -453,6 +453,15 @@ def test_fine_tuning_keeps_known_targets_and_adds_a_class(data, distilled_folder
     assert weights.metrics["test"]["toy.weight"]["mae"] < before["toy.weight"]["mae"] / 2
     card = (tmp_path / "tuned" / "README.md").read_text(encoding="utf-8")
     assert "| toy.ring | test | class |" in card and f"AUC {ring['auc']:.4f}" in card
+
+
+def test_a_target_of_another_unit_starts_anew(distilled_folder):
+    start = load_weights(distilled_folder)
+    for unit, kept in (("eV", True), ("debye", False)):
+        student = starting_student(TrainConfig(), [replace(WEIGHT, unit=unit)], start)
+        of_start = [target.full_name for target in start.targets].index("toy.weight")
+        same = torch.equal(student.readout[2].weight[0], start.student.readout[2].weight[of_start])
+        assert same == kept
 
 
 def test_distilling_may_go_on_from_weights(data, teacher, distilled_folder, tmp_path):

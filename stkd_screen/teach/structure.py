@@ -44,7 +44,7 @@ class GraphBatch:
 def graph_batch(molecules: Molecules, graphs: Graphs, rows: np.ndarray) -> GraphBatch:
     """Collate rows, of any sizes, into a batch.
 
-    Where several shortest paths join two atoms, the one through the atoms written first is taken.
+    Where several shortest paths join two atoms, the order of the bonds decides.
     """
     n_atoms = (molecules.atom_offsets[rows + 1] - molecules.atom_offsets[rows]).astype(np.int32)
     B, N = len(rows), int(n_atoms.max())

@@ -166,16 +166,16 @@ def starting_student(config: TrainConfig, columns: list[TargetColumn], start: We
 
 
 def _fine_tuned(weights: Weights, config: TrainConfig, columns: list[TargetColumn]) -> Student:
-    """The readout keeps what it knows of targets of the same name; the others start anew."""
+    """The readout keeps what it knows of targets of the same name and unit; the others start anew."""
     old = weights.student
     student = Student(_with_dropout(replace(old.config, targets=len(columns)), config))
     tensors = old.state_dict()
     new = student.state_dict()
-    known = {target.full_name: k for k, target in enumerate(weights.targets)}
+    known = {(target.full_name, target.unit): k for k, target in enumerate(weights.targets)}
     for name in ("readout.2.weight", "readout.2.bias"):
         rows = new[name].clone()
         for k, column in enumerate(columns):
-            if (source := known.get(column.full_name)) is not None:
+            if (source := known.get((column.full_name, column.output_unit))) is not None:
                 rows[k] = tensors[name][source]
         tensors[name] = rows
     student.load_state_dict(tensors)
