@@ -104,6 +104,8 @@ def distill(
 
         unlabelled, start = [str(EXAMPLE_LIBRARY)], start or DEFAULT_MODEL
         max_minutes = max_minutes or EXAMPLE_MINUTES
+        # Soft targets alone: a trained student's states are far from the scale that W_feat starts with.
+        alpha, beta, initial_stage = alpha or 0.0, beta or 0.0, initial_stage or 0.0
     config = DistillConfig.of(
         preset,
         **given(
