@@ -34,7 +34,7 @@ WINDOW = {"cpu": 2048, "cuda": 131_072}
 class Encoded:
     """What the student says of R molecules, in input order; rows that hold no molecule are NaN."""
 
-    embedding: np.ndarray  # (R, D) float32
+    embedding: np.ndarray  # (R, E) float32
     prediction: np.ndarray  # (R, targets) float32, in the units of the targets
 
 
@@ -67,7 +67,7 @@ class Encoder:
     def encode(self, molecules: Molecules) -> Encoded:
         """Embed and predict. Batch-mates never change a result: batches hold one token count, unpadded."""
         config = self.student.config
-        embedding = np.full((len(molecules), config.width), np.nan, np.float32)
+        embedding = np.full((len(molecules), config.embedding_width), np.nan, np.float32)
         prediction = np.full((len(molecules), config.targets), np.nan, np.float32)
         batches = encode_rows(self.student, molecules, batch_tokens=self.batch_tokens)
         for rows, states, standardised in batches:
@@ -124,14 +124,15 @@ def encode_rows(
         batch_tokens: most tokens in one forward pass.
 
     Yields:
-        Rows (B,), their embeddings (B, D) and their standardised predictions (B, targets), float32.
+        Rows (B,), their embeddings (B, E) and their standardised predictions (B, targets), float32.
     """
     device = student.table.device
     most = batch_tokens or BATCH_TOKENS[device.type]
     counts = token_counts(molecules)
     rows = np.flatnonzero(counts) if rows is None else rows
     for i, batch in enumerate(equal_length_batches(counts, rows, lambda T: max(1, most // T))):
-        tokens, n_atoms = (torch.from_numpy(a).to(device) for a in lay_out(molecules, batch))
+        arrays = lay_out(molecules, batch, surroundings=student.config.surroundings)
+        tokens, n_atoms = (torch.from_numpy(array).to(device) for array in arrays)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             states, prediction = student(tokens, n_atoms)
         yield batch, states.float().cpu().numpy(), prediction.float().cpu().numpy()

@@ -69,7 +69,7 @@ def schema(weights: Weights, options: OutputOptions) -> pa.Schema:
     fields += [pa.field(name, pa.float32()) for name in prediction_columns(weights, options.level)]
     if options.embedding:
         item = EMBEDDING_TYPES[options.embedding_dtype][1]
-        fields.append(pa.field("embedding", pa.list_(item, weights.student.config.width)))
+        fields.append(pa.field("embedding", pa.list_(item, weights.student.config.embedding_width)))
     fields += [pa.field("error", pa.string()), pa.field("warning", pa.string())]
     about = {
         "program": "stkd-screen",

@@ -15,24 +15,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stkd_screen.smiles.tokens import ENTRIES_PER_TOKEN, NOTHING, VOCABULARY_SIZE
+from stkd_screen.smiles.tokens import (
+    ENTRIES_PER_TOKEN,
+    ENTRIES_PER_TOKEN_SURROUNDED,
+    ENVIRONMENT_1,
+    NOTHING,
+    VOCABULARY_SIZE,
+    VOCABULARY_SIZE_SURROUNDED,
+)
 
 
 @dataclass(frozen=True)
 class StudentConfig:
     """Size of a student; saved beside its weights."""
 
-    width: int  # D, also the width of the embedding of a molecule
+    width: int  # D
     heads: int
     feed_forward: int
     standard_layers: int = 3
     biased_layers: int = 3
     dropout: float = 0.0
     targets: int = 3  # predicted numbers a molecule
+    # Beyond the paper:
+    surroundings: bool = False  # tokens carry their surroundings (smiles/surroundings.py)
+    fingerprint: int = 0  # E, width of an embedding taught by ECFP4; 0: the embedding is the state of [V]
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of the embedding of a molecule."""
+        return self.fingerprint or self.width
 
     def to_dict(self) -> dict[str, int | float]:
         return asdict(self)
@@ -41,9 +56,10 @@ class StudentConfig:
 PRESETS = {
     # Table 6 of the paper.
     "paper": StudentConfig(width=512, heads=16, feed_forward=2048, dropout=0.1),
-    # For CPUs: 1.4M parameters; without dropout, which only slows a student that still underfits.
-    "small": StudentConfig(width=128, heads=4, feed_forward=512),
-    # For experiments: 0.4M parameters, the paper's number of layers.
+    # For CPUs: 1.3M parameters in its layers, 3M with its tables; without dropout, which only slows a
+    # student that still underfits.
+    "small": StudentConfig(width=128, heads=4, feed_forward=512, surroundings=True, fingerprint=256),
+    # For experiments: 0.4M parameters, the paper's number of layers and the paper's tokens.
     "mini": StudentConfig(width=64, heads=4, feed_forward=256),
     # For tests and first tries: seconds to train, no use for chemistry.
     "tiny": StudentConfig(width=32, heads=2, feed_forward=64, standard_layers=1, biased_layers=1),
@@ -133,19 +149,40 @@ class Layer(nn.Module):
         return virtual + self.dropout(self.feed_forward(self.feed_forward_norm(virtual)))
 
 
+class FingerprintHead(nn.Module):
+    """The embedding that ECFP4 teaches, from the states of all tokens: (B, T, D) -> (B, E).
+
+    A fingerprint counts the surroundings of each atom, so this is a sum over tokens, not the state of [V].
+    """
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.width)
+        self.token = nn.Linear(config.width, config.fingerprint)
+        self.molecule = nn.Linear(config.fingerprint, config.fingerprint)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Divided by some number of tokens, so that what is summed stays near unit size; not by their own
+        # number, for a larger molecule has more to add.
+        return self.molecule(F.gelu(self.token(self.norm(x))).sum(1) / 16)
+
+
 class Student(nn.Module):
     """Tokens of a batch of molecules in, embeddings and standardised predictions out."""
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
         self.config = config
-        self.table = nn.Parameter(torch.empty(VOCABULARY_SIZE, config.width))
+        self.entries = ENTRIES_PER_TOKEN_SURROUNDED if config.surroundings else ENTRIES_PER_TOKEN
+        vocabulary = VOCABULARY_SIZE_SURROUNDED if config.surroundings else VOCABULARY_SIZE
+        self.table = nn.Parameter(torch.empty(vocabulary, config.width))
         biased = [False] * config.standard_layers + [True] * config.biased_layers
         self.layers = nn.ModuleList(Layer(config, b) for b in biased)
         self.norm = nn.LayerNorm(config.width)
         self.readout = nn.Sequential(
             nn.Linear(config.width, config.width), nn.GELU(), nn.Linear(config.width, config.targets)
         )
+        self.fingerprint = FingerprintHead(config) if config.fingerprint else None
         self._initialise()
 
     def _initialise(self) -> None:
@@ -161,6 +198,9 @@ class Student(nn.Module):
                 if name.endswith(("attention.out.weight", "feed_forward.2.weight")):
                     parameter.mul_(1.0 / math.sqrt(2 * len(self.layers)))
             self.table[NOTHING] = 0.0
+            self.table[ENVIRONMENT_1:] = 0.0  # a hash that no training molecule had then says nothing
+            if self.fingerprint is not None:
+                self.fingerprint.molecule.weight.zero_()
 
     def forward(
         self, tokens: Tensor, n_atoms: Tensor, learned: "Learned | None" = None
@@ -168,17 +208,19 @@ class Student(nn.Module):
         """Embed and predict.
 
         Args:
-            tokens: (B, T, 4) integer vocabulary entries of each token, as `lay_out` gives them.
+            tokens: (B, T, 4 or, with surroundings, 7) integer vocabulary entries of each token, as `lay_out`
+                gives them.
             n_atoms: (B,) number of atoms of each molecule; its tokens are [V], then these, then bonds.
             learned: filled with what distillation compares with the teacher.
 
         Returns:
-            embedding (B, D), the final state of [V], and prediction (B, targets), standardised.
+            embedding (B, E), by the fingerprint head, or (B, D), the final state of [V], where there is none;
+            and prediction (B, targets), standardised.
         """
         B, T, _ = tokens.shape
         row, column = bias_mask_factors(n_atoms, T, self.table.dtype)
         x = F.embedding_bag(
-            tokens.view(B * T, ENTRIES_PER_TOKEN).int(), self.table, mode="sum", padding_idx=NOTHING
+            tokens.view(B * T, self.entries).int(), self.table, mode="sum", padding_idx=NOTHING
         ).view(B, T, -1)
         for layer in cast(list[Layer], self.layers[:-1]):
             if learned is not None:
@@ -194,19 +236,23 @@ class Student(nn.Module):
             learned.states.append(state)
         # Under bfloat16 autocast the readout stays in float32: it costs nothing and would round to 5 meV.
         with torch.autocast(x.device.type, enabled=False):
-            embedding = self.norm(state.to(self.norm.weight.dtype))
-            return embedding, self.readout(embedding)
+            summary = self.norm(state.to(self.norm.weight.dtype))
+            embedding = summary if self.fingerprint is None else self.fingerprint(x.to(summary.dtype))
+            return embedding, self.readout(summary)
 
 
 @dataclass
 class Learned:
     """What a student has in common with its teacher, collected layer by layer."""
 
-    atoms: int  # of the largest molecule of the batch: the biases are cut to [V] and that many tokens
+    # Of the largest molecule of the batch: the biases are cut to [V] and that many tokens. None: no biases.
+    atoms: int | None = None
     states: list[Tensor] = field(default_factory=list)  # layers x (B, D): [V] as it leaves each layer
     biases: list[Tensor | None] = field(default_factory=list)  # layers x (B, H, 1 + atoms, 1 + atoms)
 
     def add_bias(self, layer: Layer, x: Tensor) -> None:
+        if self.atoms is None:
+            return
         corner = x[:, : 1 + self.atoms]
         attention = layer.attention
         self.biases.append(attention.bias(layer.attention_norm(corner)) if attention.biased else None)

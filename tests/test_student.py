@@ -1,6 +1,7 @@
 """The student against the paper's equations, written out literally."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from stkd_screen.smiles import pack_smiles, pretransform
-from stkd_screen.smiles.tokens import NOTHING, lay_out, token_counts
+from stkd_screen.smiles.tokens import ENVIRONMENT_1, NOTHING, VIRTUAL, lay_out, token_counts
 from stkd_screen.student import PRESETS, Attention, Student, StudentConfig
 
 CONFIG = StudentConfig(width=48, heads=3, feed_forward=96, standard_layers=2, biased_layers=2)
+BEYOND_THE_PAPER = replace(CONFIG, surroundings=True, fingerprint=20)
 
 
 def literal_attention(attention: Attention, x: torch.Tensor, n_atoms: torch.Tensor) -> torch.Tensor:
@@ -42,25 +44,41 @@ def literal_forward(student: Student, tokens: torch.Tensor, n_atoms: torch.Tenso
         x = x + literal_attention(layer.attention, layer.attention_norm(x), n_atoms)
         hidden = F.gelu(layer.feed_forward[0](layer.feed_forward_norm(x)))
         x = x + layer.feed_forward[2](hidden)
-    embedding = student.norm(x[:, 0])
-    return embedding, student.readout(embedding)
+        if layer is student.layers[-2]:
+            before_the_last = x
+    summary = student.norm(x[:, 0])
+    if student.fingerprint is None:
+        return summary, student.readout(summary)
+    head = student.fingerprint
+    codes = [F.gelu(head.token(head.norm(token))) for token in before_the_last.unbind(1)]
+    return head.molecule(sum(codes) / 16), student.readout(summary)
 
 
-def mixed_batch():
+def with_a_head(student: Student) -> Student:
+    """The head begins at zero, which would hide what leads to it."""
+    if student.fingerprint is not None:
+        torch.nn.init.normal_(student.fingerprint.molecule.weight, std=0.1)
+    torch.nn.init.normal_(student.table[1:], std=0.5)
+    return student
+
+
+def mixed_batch(surroundings: bool = False):
     """Molecules of one token count but different numbers of atoms."""
     molecules = pretransform(*pack_smiles(["CCCCCC", "C1CC2C1C2", "OC=CC#N"]))
     assert token_counts(molecules).tolist() == [12, 12, 10]
-    tokens, n_atoms = lay_out(molecules, np.array([0, 1]))
+    tokens, n_atoms = lay_out(molecules, np.array([0, 1]), surroundings=surroundings)
     assert n_atoms.tolist() == [6, 5]
     return torch.from_numpy(tokens), torch.from_numpy(n_atoms)
 
 
+@pytest.mark.parametrize("config", [CONFIG, BEYOND_THE_PAPER], ids=["paper", "beyond"])
 @pytest.mark.parametrize("molecule", ["C", "CCO", "c1ccc2ccccc2c1", "C" * 256])
-def test_forward_equals_the_literal_equations(molecule):
+def test_forward_equals_the_literal_equations(molecule, config):
     torch.manual_seed(0)
-    student = Student(CONFIG).double()
+    student = with_a_head(Student(config)).double()
     molecules = pretransform(*pack_smiles([molecule] * 2))
-    tokens, n_atoms = (torch.from_numpy(a) for a in lay_out(molecules, np.array([0, 1])))
+    arrays = lay_out(molecules, np.array([0, 1]), surroundings=config.surroundings)
+    tokens, n_atoms = (torch.from_numpy(a) for a in arrays)
     for ours, literal in zip(
         student(tokens, n_atoms), literal_forward(student, tokens, n_atoms), strict=True
     ):
@@ -77,10 +95,11 @@ def test_masks_follow_each_molecule_of_a_mixed_batch():
         torch.testing.assert_close(ours, literal, rtol=0, atol=1e-12)
 
 
-def test_gradients_equal_those_of_the_literal_equations():
+@pytest.mark.parametrize("config", [CONFIG, BEYOND_THE_PAPER], ids=["paper", "beyond"])
+def test_gradients_equal_those_of_the_literal_equations(config):
     torch.manual_seed(2)
-    student = Student(CONFIG).double()
-    tokens, n_atoms = mixed_batch()
+    student = with_a_head(Student(config)).double()
+    tokens, n_atoms = mixed_batch(config.surroundings)
     gradients = []
     for forward in (student, lambda *batch: literal_forward(student, *batch)):
         student.zero_grad()
@@ -128,3 +147,18 @@ def test_the_order_of_writing_only_moves_positions():
     shuffled = tokens.clone()
     shuffled[:, 1 : n + 1] = tokens[:, 1 : n + 1][:, torch.randperm(n)]
     torch.testing.assert_close(student(tokens, n_atoms), student(shuffled, n_atoms), rtol=0, atol=1e-12)
+
+
+def test_a_hash_never_trained_says_nothing():
+    """Environments that no training molecule had leave a token as it is."""
+    student = Student(BEYOND_THE_PAPER)
+    assert not student.table[ENVIRONMENT_1:].any()
+    assert student.table[VIRTUAL:ENVIRONMENT_1].any(dim=1).all()
+
+
+def test_old_weights_know_nothing_of_surroundings():
+    """A configuration saved before there were any gives the paper's student."""
+    saved = {
+        name: value for name, value in CONFIG.to_dict().items() if name not in ("surroundings", "fingerprint")
+    }
+    assert StudentConfig(**saved) == CONFIG

@@ -71,7 +71,7 @@ def read_targets(folder: Path) -> list[Target]:
 def describe(encoder: Encoder, smiles: Sequence[str]) -> Molecules:
     """Embed molecules and make their fingerprints."""
     embedding = encoder.embed(list(smiles), embedding_dtype="float32")["embedding"]
-    vectors = np.zeros((len(smiles), encoder.student.config.width), np.float32)
+    vectors = np.zeros((len(smiles), encoder.student.config.embedding_width), np.float32)
     good = embedding.is_not_null().to_numpy()
     vectors[good] = normalised(embedding.drop_nulls().to_numpy())
     return Molecules(vectors, [ecfp4(text) for text in smiles])

@@ -1,21 +1,32 @@
 """From packed molecules to token sequences ([V], n atom tokens, m bond tokens) (ST-KD, eq. 4-7).
 
-A token is a bag of at most four vocabulary entries whose embeddings are summed, so one table and one
-gather serve them all:
+A token is a bag of vocabulary entries whose embeddings are summed, so one table and one gather serve
+them all:
 
     [V]    virtual
     atom   element, charge, hydrogens, position of the atom              (eq. 5)
     bond   bond type, position of its first atom, of its second atom     (eq. 6)
 
-The factored atom means that any legal atom has a token: there is no [UNK].
+The factored atom means that any legal atom has a token: there is no [UNK]. Beyond the paper, a student may
+be given each token's surroundings (see surroundings.py):
+
+    atom   shape, environment of radius 1, environment of radius 2
+    bond   shape
 """
 
 import numpy as np
 
 from stkd_screen.smiles.brackets import MAX_CHARGE
-from stkd_screen.smiles.jit import cached
+from stkd_screen.smiles.jit import cached, releasing_gil
 from stkd_screen.smiles.molecules import Molecules
 from stkd_screen.smiles.rows import MAX_ATOMS
+from stkd_screen.smiles.surroundings import (
+    ATOM_SHAPES,
+    BOND_SHAPES,
+    ENVIRONMENTS,
+    find_surroundings,
+    work_space,
+)
 
 MAX_HYDROGENS = 15  # more share one entry
 
@@ -32,6 +43,14 @@ POSITION = BOND + 8  # + position of the atom
 VOCABULARY_SIZE = POSITION + MAX_ATOMS
 ENTRIES_PER_TOKEN = 4
 
+# The entries of surroundings follow, so that a student without them has a smaller table.
+ATOM_SHAPE = VOCABULARY_SIZE
+BOND_SHAPE = ATOM_SHAPE + ATOM_SHAPES
+ENVIRONMENT_1 = BOND_SHAPE + BOND_SHAPES
+ENVIRONMENT_2 = ENVIRONMENT_1 + ENVIRONMENTS[0]
+VOCABULARY_SIZE_SURROUNDED = ENVIRONMENT_2 + ENVIRONMENTS[1]
+ENTRIES_PER_TOKEN_SURROUNDED = 7
+
 
 def token_counts(molecules: Molecules) -> np.ndarray:
     """Number of tokens of each row, 1 + n + m; 0 for a row that holds no molecule. (R,) int64."""
@@ -40,7 +59,11 @@ def token_counts(molecules: Molecules) -> np.ndarray:
 
 
 def lay_out(
-    molecules: Molecules, rows: np.ndarray, positions: np.ndarray | None = None
+    molecules: Molecules,
+    rows: np.ndarray,
+    positions: np.ndarray | None = None,
+    *,
+    surroundings: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Token batch of rows that all have the same token count T.
 
@@ -48,12 +71,14 @@ def lay_out(
         molecules: packed molecules, N atoms in all.
         rows: (B,) the rows to lay out.
         positions: (N,) position of each atom in its molecule; by default the order of writing.
+        surroundings: give the tokens their surroundings too.
 
     Returns:
-        tokens (B, T, 4) int16 vocabulary entries, and n_atoms (B,) int32.
+        tokens (B, T, 4) int16 vocabulary entries, (B, T, 7) with surroundings, and n_atoms (B,) int32.
     """
     n_tokens = int(token_counts_of(molecules.atom_offsets, molecules.bond_offsets, rows[:1])[0])
-    tokens = np.zeros((len(rows), n_tokens, ENTRIES_PER_TOKEN), np.int16)
+    entries = ENTRIES_PER_TOKEN_SURROUNDED if surroundings else ENTRIES_PER_TOKEN
+    tokens = np.zeros((len(rows), n_tokens, entries), np.int16)
     n_atoms = np.empty(len(rows), np.int32)
     if positions is None:
         positions = np.empty(0, np.int16)
@@ -70,6 +95,19 @@ def lay_out(
         tokens,
         n_atoms,
     )
+    if surroundings:
+        _fill_surroundings(
+            molecules.atom_offsets,
+            molecules.bond_offsets,
+            molecules.element,
+            molecules.charge,
+            molecules.hydrogens,
+            molecules.bond_atoms,
+            molecules.bond_type,
+            rows,
+            tokens,
+            *work_space(n_tokens, n_tokens),
+        )
     return tokens, n_atoms
 
 
@@ -103,6 +141,34 @@ def _fill(  # type: ignore[no-untyped-def]
             token[0] = BOND + bond_type[bond]
             token[1] = POSITION + (positions[first_atom + u] if len(positions) else u)
             token[2] = POSITION + (positions[first_atom + v] if len(positions) else v)
+
+
+@releasing_gil
+def _fill_surroundings(  # type: ignore[no-untyped-def]
+    atom_offsets, bond_offsets, element, charge, hydrogens, bond_atoms, bond_type, rows, tokens,
+    atoms, bonds, ends,
+):  # fmt: skip
+    for b in range(len(rows)):
+        first, last = atom_offsets[rows[b]], atom_offsets[rows[b] + 1]
+        first_bond, last_bond = bond_offsets[rows[b]], bond_offsets[rows[b] + 1]
+        find_surroundings(
+            element[first:last],
+            charge[first:last],
+            hydrogens[first:last],
+            bond_atoms[first_bond:last_bond],
+            bond_type[first_bond:last_bond],
+            atoms,
+            bonds,
+            ends,
+        )
+        n = last - first
+        for i in range(n):
+            token = tokens[b, 1 + i]
+            token[4] = ATOM_SHAPE + atoms[i].shape
+            token[5] = ENVIRONMENT_1 + np.int64(atoms[i].hash_1 % np.uint64(ENVIRONMENTS[0]))
+            token[6] = ENVIRONMENT_2 + np.int64(atoms[i].hash_2 % np.uint64(ENVIRONMENTS[1]))
+        for k in range(last_bond - first_bond):
+            tokens[b, 1 + n + k, 4] = BOND_SHAPE + bonds[k].shape
 
 
 @cached(nogil=True)
