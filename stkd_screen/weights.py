@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from stkd_screen.student import Student, StudentConfig
 FORMAT = 1
 DEFAULT_MODEL = "small"
 CLASS_UNIT = "class"
-ATOM_TYPES = "atom_types."  # prefix of the tensors that are no parameters: atom types labelled at a level
+# Prefixes of the tensors that are no parameters: atom types labelled at a level, and the fingerprint basis.
+ATOM_TYPES, FINGERPRINTS = "atom_types.", "fingerprint_basis."
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,14 @@ def in_units(standardised: np.ndarray, targets: Sequence[Target]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class FingerprintBasis:
+    """Principal components of ECFP4 that an embedding was taught, kept so that training can go on."""
+
+    mean: Tensor  # (bits,) float16, share of molecules that set each bit
+    components: Tensor  # (bits, E) float16, the leading ones first
+
+
+@dataclass(frozen=True)
 class Weights:
     """A student with all that is needed to use and to judge it."""
 
@@ -63,6 +72,7 @@ class Weights:
         str, np.ndarray
     ]  # level -> sorted codes of the atom types a label covered (`atom_types`)
     max_heavy_atoms: dict[str, int]  # level -> heavy atoms of the largest labelled molecule
+    fingerprints: FingerprintBasis | None = None  # what a student's fingerprint head was taught
     training: dict[str, Any] = field(default_factory=dict)  # data, hashes, options, time, machine
     metrics: dict[str, Any] = field(default_factory=dict)  # split -> level.target -> mae, rmse, r2, n
     name: str = ""
@@ -108,6 +118,8 @@ def save_weights(weights: Weights, folder: Path) -> Weights:
     """Write model.safetensors and config.json, each whole or not at all; the same with name and hash."""
     tensors = weights.student.state_dict()
     tensors |= {ATOM_TYPES + level: torch.from_numpy(codes) for level, codes in weights.atom_types.items()}
+    if weights.fingerprints is not None:
+        tensors |= {FINGERPRINTS + name: tensor for name, tensor in vars(weights.fingerprints).items()}
     config = {
         "kind": "student",
         "format": FORMAT,
@@ -134,6 +146,8 @@ def load_weights(model: str | Path = DEFAULT_MODEL) -> Weights:
     versions = {"format": FORMAT, "vocabulary": VOCABULARY_VERSION}
     config, tensors = read_model_folder(folder, "student", versions, keys)
     atom_types = pop_atom_types(tensors)
+    names = [field.name for field in fields(FingerprintBasis)]
+    basis = {name: tensors.pop(FINGERPRINTS + name) for name in names if FINGERPRINTS + name in tensors}
     student = Student(StudentConfig(**config["student"]))
     fill(student, tensors, folder)
     return Weights(
@@ -141,6 +155,7 @@ def load_weights(model: str | Path = DEFAULT_MODEL) -> Weights:
         targets=[Target(**target) for target in config["targets"]],
         atom_types=atom_types,
         max_heavy_atoms=config["max_heavy_atoms"],
+        fingerprints=FingerprintBasis(**basis) if basis else None,
         training=config["training"],
         metrics=config["metrics"],
         name=folder.name,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from rdkit import Chem
-from test_graphs import floyd_warshall, read
+from test_graphs import floyd_warshall, no_fingerprints, read
 
 from stkd_screen.smiles import pack_smiles, pretransform
 from stkd_screen.teach.graphormer import PRESETS, Graphormer, GraphormerConfig, StructureBias
@@ -246,7 +246,7 @@ def numbers_of_chains(sizes: list[int]) -> tuple[GraphBatch, np.ndarray]:
         [generator.integers(0, size, molecules.atom_offsets[-1]) for size in ATOM_FEATURES.values()], 1
     )
     bonds = generator.integers(0, BOND_FEATURES, molecules.bond_offsets[-1]).astype(np.uint8)
-    graphs = Graphs(atoms.astype(np.uint8), bonds, bonds)
+    graphs = Graphs(atoms.astype(np.uint8), bonds, bonds, *no_fingerprints(sizes))
     return graph_batch(molecules, graphs, np.arange(len(sizes))), np.array(sizes)
 
 

@@ -231,12 +231,13 @@ def test_one_process_and_two_give_the_same(monkeypatch):
     assert_equal_fields(two, one)
     assert failures == failures_of_two and sorted(failures) == [len(MOLECULES), len(MOLECULES) + 1]
     for row in (0, 5, 12, len(MOLECULES) - 1):  # of the right rows, too
-        atoms, pairs, bonds, kekule = molecule_features(smiles[row])
+        atoms, pairs, bonds, kekule, bits = molecule_features(smiles[row])
         np.testing.assert_array_equal(rows_of(molecules, two, row)[0], atoms)
         order = np.lexsort(rows_of(molecules, two, row)[4].T[::-1])
         np.testing.assert_array_equal(rows_of(molecules, two, row)[4][order], pairs)
         np.testing.assert_array_equal(rows_of(molecules, two, row)[1][order], bonds)
         np.testing.assert_array_equal(rows_of(molecules, two, row)[2][order], kekule)
+        np.testing.assert_array_equal(two.set_bits(np.array([row]))[0], bits)
 
 
 def chembl() -> list[str]:
@@ -323,7 +324,13 @@ def with_numbered_bonds(smiles: Sequence[str]) -> tuple[Molecules, Graphs]:
     counts = np.diff(molecules.bond_offsets)
     numbers = np.concatenate([np.arange(m) for m in counts]).astype(np.uint8)
     atoms = np.random.default_rng(0).integers(1, 200, (molecules.atom_offsets[-1], len(ATOM_FEATURES)))
-    return molecules, Graphs(atoms.astype(np.uint8), numbers, np.zeros_like(numbers))
+    return molecules, Graphs(
+        atoms.astype(np.uint8), numbers, np.zeros_like(numbers), *no_fingerprints(smiles)
+    )
+
+
+def no_fingerprints(molecules: Sequence[object]) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros(len(molecules) + 1, np.int64), np.empty(0, np.uint16)
 
 
 def floyd_warshall(n: int, bonds: list[list[int]]) -> np.ndarray:

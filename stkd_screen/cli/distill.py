@@ -11,6 +11,8 @@ from stkd_screen.cli.training import (
     Dropout,
     Ema,
     Epochs,
+    Exclude,
+    Fingerprint,
     Kekule,
     LearningRate,
     LkmGamma,
@@ -49,6 +51,7 @@ def distill(
     split_seed: SplitSeed = 0,
     unlabelled: Unlabelled = None,
     unlabelled_molecules: UnlabelledMolecules = 100_000,
+    exclude: Exclude = None,
     unlabelled_share: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Share of unlabelled molecules in an epoch, where there are enough."),
@@ -77,6 +80,7 @@ def distill(
     ] = None,
     random_orders: RandomOrders = None,
     kekule: Kekule = None,
+    fingerprint: Fingerprint = None,
     seed: Seed = 0,
     device: Device = "auto",
     restart: Restart = False,
@@ -96,6 +100,7 @@ def distill(
     from stkd_screen.teach.distill import distill as run_distillation
     from stkd_screen.teach.labelled import joined
     from stkd_screen.teach.teacher import load_teacher
+    from stkd_screen.teach.unlabelled import excluded_keys, read_unlabelled
     from stkd_screen.weights import DEFAULT_MODEL
 
     console = Console(stderr=True)
@@ -126,11 +131,13 @@ def distill(
             unlabelled_share=unlabelled_share,
             random_orders=random_orders,
             kekule=kekule,
+            fingerprint=fingerprint,
             seed=seed,
             device=str(choose_device(device)),
         ),
     )
     loaded = load_teacher(teacher)
+    excluded = excluded_keys(exclude or [])
     sets = []
     if data:
         sets.append(
@@ -143,13 +150,12 @@ def distill(
                 split_by=split_by,
                 split_seed=split_seed,
                 graphs=True,
+                exclude=excluded,
             )
         )
     if unlabelled:
-        from stkd_screen.teach.unlabelled import read_unlabelled
-
         columns = sets[0].columns if sets else loaded.columns
-        sets.append(read_unlabelled(unlabelled, columns, unlabelled_molecules, seed))
+        sets.append(read_unlabelled(unlabelled, columns, unlabelled_molecules, seed, excluded))
         console.print("unlabelled: ", end="")
         announce(console, sets[-1])
     with TrainingDisplay(console) as display:

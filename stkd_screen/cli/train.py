@@ -11,6 +11,7 @@ from stkd_screen.cli.training import (
     Dropout,
     Ema,
     Epochs,
+    Fingerprint,
     Kekule,
     LearningRate,
     LkmGamma,
@@ -45,6 +46,7 @@ def train(
     lkm_gamma: LkmGamma = None,
     random_orders: RandomOrders = None,
     kekule: Kekule = None,
+    fingerprint: Fingerprint = None,
     seed: Seed = 0,
     device: Device = "auto",
     restart: Restart = False,
@@ -61,7 +63,7 @@ def train(
     from stkd_screen.cli.display import TrainingDisplay
     from stkd_screen.cli.training import given, read_training_set, report_end
     from stkd_screen.encoder import choose_device
-    from stkd_screen.teach.train import TrainConfig
+    from stkd_screen.teach.train import TrainConfig, needs_graphs
     from stkd_screen.teach.train import train as run_training
 
     console = Console(stderr=True)
@@ -79,6 +81,7 @@ def train(
             lkm_gamma=lkm_gamma,
             random_orders=random_orders,
             kekule=kekule,
+            fingerprint=fingerprint,
             seed=seed,
             device=str(choose_device(device)),
         ),
@@ -91,7 +94,7 @@ def train(
         split_column=split_column,
         split_by=split_by,
         split_seed=split_seed,
-        graphs=bool(kekule),
+        graphs=needs_graphs(config),
     )
     with TrainingDisplay(console) as display:
         weights = run_training(labelled, config, output, display.update, restart=restart)

@@ -1,6 +1,6 @@
 """What the commands that train have in common: options, reading the training set, the end of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,9 +44,23 @@ RandomOrders = Annotated[
 Kekule = Annotated[
     float | None, typer.Option(min=0, max=1, help="Share of molecules shown in their Kekulé form.")
 ]
+Fingerprint = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Weight of the loss that teaches the embedding ECFP4; 0: the embedding is the state of [V].",
+    ),
+]
 Unlabelled = Annotated[
     list[str] | None,
     typer.Option(help="Libraries of molecules without labels, any input of embed; repeat for more."),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Libraries of molecules to leave out of everything that is learned from, a benchmark's for "
+        "example; repeat for more."
+    ),
 ]
 UnlabelledMolecules = Annotated[
     int, typer.Option(min=1, help="Molecules to choose from them at random, where there are more.")
@@ -66,6 +80,7 @@ def read_training_set(
     split_seed: int,
     preferred: "Sequence[TargetColumn]" = (),
     graphs: bool = False,
+    exclude: Set[str] = frozenset(),
 ) -> "LabelledMolecules":
     """Tables, or one prepared file, and a word on what they hold."""
     from stkd_screen.teach.prepared import SUFFIX, load_prepared
@@ -85,6 +100,7 @@ def read_training_set(
             split_seed=split_seed,
             preferred=preferred,
             graphs=graphs,
+            exclude=exclude,
         )
     announce(console, labelled)
     return labelled

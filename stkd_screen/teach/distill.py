@@ -102,6 +102,14 @@ class Distiller(StudentTrainer):
             np.flatnonzero(rows & (data.split == SPLITS.index("train"))) for rows in (labelled, ~labelled)
         )
         super().__init__(data, config)
+        stages = [(config.alpha, config.beta)]
+        if config.initial_stage:
+            stages.append((config.initial_alpha, config.initial_beta))
+        self.predicted: np.ndarray | None = None
+        if not np.any(stages):
+            # Nothing but its predictions is looked at: the teacher speaks once, not in every epoch.
+            rows = np.arange(len(data.molecules))
+            self.predicted = predict(teacher.model, data.molecules, data.needed_graphs(), rows)
         scales = [
             (k, theirs.std / self.targets[k].std, (theirs.mean - self.targets[k].mean) / self.targets[k].std)
             for k, theirs in ((k, teacher.targets[t]) for k, t in self.taught.items())
@@ -156,19 +164,23 @@ class Distiller(StudentTrainer):
         return generator.permutation(np.concatenate([self.labelled, chosen]))
 
     def prepare(self, rows: np.ndarray) -> Any:
-        graphs = graph_batch(self.data.molecules, self.data.needed_graphs(), rows)
-        return *super().prepare(rows), graphs
+        if self.predicted is not None:
+            return *super().prepare(rows), torch.from_numpy(self.predicted[rows])
+        return *super().prepare(rows), graph_batch(self.data.molecules, self.data.needed_graphs(), rows)
 
     def loss_terms(self, batch: Any) -> dict[str, Tensor]:
-        tokens, n_atoms, target, graphs = (part.to(self.device) for part in batch)
+        tokens, n_atoms, target, *bits, source = (part.to(self.device) for part in batch)
         config = self.config
         initial = self.step < config.initial_stage * self.total_steps
         alpha, beta = (config.initial_alpha, config.initial_beta) if initial else (config.alpha, config.beta)
-        with torch.no_grad():
-            taught = self.teacher.model(graphs, with_attention=beta > 0)
+        if self.predicted is not None:
+            taught = Teaching(source, [], [])
+        else:
+            with torch.no_grad():
+                taught = self.teacher.model(source, with_attention=beta > 0)
         model = cast(Distillation, self.model)
-        learned = Learned(atoms=graphs.atom_features.shape[1])
-        _, prediction = model.student(tokens, n_atoms, learned)
+        learned = Learned(atoms=int(n_atoms.max()) if beta else None)
+        embedding, prediction = model.student(tokens, n_atoms, learned)
         prediction = prediction.float()
 
         soft = self.soft_targets(target, taught)
@@ -178,6 +190,7 @@ class Distiller(StudentTrainer):
         }
         if initial:
             terms = {name: 0.0 * term for name, term in terms.items()}
+        terms |= self.fingerprint_terms(embedding, bits)
         if alpha:
             losses = [
                 feature_loss(scale_free(taught.states[p].float()), learned.states[q].float(), W_feat)

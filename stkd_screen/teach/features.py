@@ -5,10 +5,17 @@ from typing import Any
 
 import numpy as np
 from rdkit import Chem, rdBase
+from rdkit.Chem import rdFingerprintGenerator
 
 from stkd_screen.smiles import AROMATIC_FLAG, Molecules, describe_error
 from stkd_screen.smiles.elements import BondType
-from stkd_screen.teach.graphs import ATOM_FEATURES, BOND_TYPES, CHARGE_OFFSET, Graphs
+from stkd_screen.teach.graphs import (
+    ATOM_FEATURES,
+    BOND_TYPES,
+    CHARGE_OFFSET,
+    FINGERPRINT_BITS,
+    Graphs,
+)
 from stkd_screen.teach.processes import in_processes
 
 _BOND_TYPE = {
@@ -18,8 +25,10 @@ _BOND_TYPE = {
     Chem.BondType.QUADRUPLE: BondType.QUADRUPLE,
     Chem.BondType.AROMATIC: BondType.AROMATIC,
 }
-# Atom features, bonds, bond features and Kekulé bond types of one molecule; see `molecule_features`.
-Features = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+_ECFP4 = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=FINGERPRINT_BITS)
+# Atom features, bonds, bond features, Kekulé bond types and fingerprint of one molecule; see
+# `molecule_features`.
+Features = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def prepare_graphs(
@@ -39,10 +48,12 @@ def prepare_graphs(
     atom_features = np.zeros((molecules.atom_offsets[-1], len(ATOM_FEATURES)), np.uint8)
     bond_features = np.zeros(molecules.bond_offsets[-1], np.uint8)
     kekule_bonds = np.zeros(molecules.bond_offsets[-1], np.uint8)
+    fingerprints: list[np.ndarray] = []
     failures: dict[int, str] = {}
     for row, features in enumerate(in_processes(_features, smiles, workers)):
         atoms = slice(*molecules.atom_offsets[row : row + 2])
         bonds = slice(*molecules.bond_offsets[row : row + 2])
+        fingerprints.append(features[-1] if not isinstance(features, str) else np.empty(0, np.uint16))
         if isinstance(features, str):
             failures[row] = features
         elif molecules.error[row]:
@@ -51,14 +62,16 @@ def prepare_graphs(
             failures[row] = "RDKit and the student read other atoms or bonds"
         else:
             atom_features[atoms], bond_features[bonds], kekule_bonds[bonds] = aligned
-    return Graphs(atom_features, bond_features, kekule_bonds), failures
+    offsets = np.cumsum([0, *map(len, fingerprints)], dtype=np.int64)
+    bits = np.concatenate([np.empty(0, np.uint16), *fingerprints])
+    return Graphs(atom_features, bond_features, kekule_bonds, offsets, bits), failures
 
 
 def _aligned(
     features: Features, molecules: Molecules, atoms: slice, bonds: slice
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """The features in the order of the student's atoms and bonds; None where they do not fit."""
-    atom_features, pairs, bond_features, kekule_bonds = features
+    atom_features, pairs, bond_features, kekule_bonds, _ = features
     ours = molecules.bond_atoms[bonds]
     order = np.lexsort((ours[:, 1], ours[:, 0]))
     elements = molecules.element[atoms] & (AROMATIC_FLAG - 1)
@@ -89,7 +102,8 @@ def molecule_features(smiles: str) -> Features | str:
 
     Returns:
         atom features (n, len(ATOM_FEATURES)), bonds (m, 2) sorted by first and second atom, bond features
-        (m,) and Kekulé bond types (m,) in that order; all uint8 but the bonds, which are int32.
+        (m,) and Kekulé bond types (m,) in that order; all uint8 but the bonds, which are int32; the bits that
+        its ECFP4 has set, uint16.
     """
     parameters: Any = Chem.SmilesParserParams()
     parameters.allowCXSMILES = False
@@ -128,10 +142,11 @@ def molecule_features(smiles: str) -> Features | str:
         )
         for bond in molecule.GetBonds()
     ]
+    fingerprint = np.array(_ECFP4.GetFingerprint(molecule).GetOnBits(), np.uint16)
     Chem.Kekulize(molecule)
     kekule = [_BOND_TYPE.get(bond.GetBondType(), BondType.OTHER) for bond in molecule.GetBonds()]
     table = np.array([(*bond, order) for bond, order in zip(bonds, kekule, strict=True)], np.int32)
     table = table.reshape(-1, 6)
     table = table[np.lexsort((table[:, 1], table[:, 0]))]
     features = table[:, 2] + BOND_TYPES * (table[:, 3] + 2 * table[:, 4])
-    return atoms, table[:, :2], features.astype(np.uint8), table[:, 5].astype(np.uint8)
+    return atoms, table[:, :2], features.astype(np.uint8), table[:, 5].astype(np.uint8), fingerprint

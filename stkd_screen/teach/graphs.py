@@ -24,6 +24,7 @@ ATOM_FEATURES = {
 CHARGE_OFFSET = 16
 BOND_TYPES = 7  # values of BondType
 BOND_FEATURES = BOND_TYPES * 2 * 2  # type, conjugated, in a ring: one number a bond
+FINGERPRINT_BITS = 2048  # of ECFP4
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class Graphs:
     atom_features: np.ndarray  # (N, len(ATOM_FEATURES)) uint8
     bond_features: np.ndarray  # (M,) uint8, below BOND_FEATURES
     kekule_bonds: np.ndarray  # (M,) uint8 BondType of one Kekulé form: nothing aromatic
+    # ECFP4, the second teacher: row i has set the bits `fingerprint_bits[offsets[i]:offsets[i + 1]]`.
+    fingerprint_offsets: np.ndarray  # (R + 1,) int64
+    fingerprint_bits: np.ndarray  # (K,) uint16, below FINGERPRINT_BITS
 
     def of_rows(self, molecules: Molecules, rows: np.ndarray) -> "Graphs":
         """The graphs of some of their molecules.
@@ -45,4 +49,26 @@ class Graphs:
         chosen[rows] = True
         atoms = np.repeat(chosen, np.diff(molecules.atom_offsets))
         bonds = np.repeat(chosen, np.diff(molecules.bond_offsets))
-        return Graphs(self.atom_features[atoms], self.bond_features[bonds], self.kekule_bonds[bonds])
+        bits = np.diff(self.fingerprint_offsets)
+        return Graphs(
+            self.atom_features[atoms],
+            self.bond_features[bonds],
+            self.kekule_bonds[bonds],
+            np.concatenate([[0], np.cumsum(bits[rows])]),
+            self.fingerprint_bits[np.repeat(chosen, bits)],
+        )
+
+    def set_bits(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The bits (K,) int32 that the fingerprints of some rows set, and the first place of each row."""
+        starts = self.fingerprint_offsets[rows]
+        counts = self.fingerprint_offsets[rows + 1] - starts
+        offsets = np.cumsum(counts) - counts
+        places = np.arange(counts.sum()) + np.repeat(starts - offsets, counts)
+        return self.fingerprint_bits[places].astype(np.int32), offsets.astype(np.int32)
+
+    def fingerprints(self, rows: np.ndarray) -> np.ndarray:
+        """(len(rows), FINGERPRINT_BITS) float32, 1 where a bit is set."""
+        bits, offsets = self.set_bits(rows)
+        dense = np.zeros((len(rows), FINGERPRINT_BITS), np.float32)
+        dense[np.repeat(np.arange(len(rows)), np.diff(offsets, append=len(bits))), bits] = 1
+        return dense

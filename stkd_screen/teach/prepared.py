@@ -20,7 +20,7 @@ from stkd_screen.teach.labelled import LabelledMolecules
 from stkd_screen.teach.targets import TargetColumn
 
 SUFFIX = ".prepared"
-FORMAT = 1
+FORMAT = 2
 
 
 def save_prepared(data: LabelledMolecules, path: Path) -> None:

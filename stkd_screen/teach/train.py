@@ -1,5 +1,6 @@
 """Fit a student to labelled molecules, from scratch or from other weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,12 +16,13 @@ from stkd_screen.student import PRESETS, Learned, Student, StudentConfig
 from stkd_screen.teach.card import student_card
 from stkd_screen.teach.coverage import Coverage, joint_coverage, label_coverage
 from stkd_screen.teach.evaluate import Metrics, predict
+from stkd_screen.teach.fingerprints import fingerprint_loss, fingerprint_targets, fit_fingerprint_basis
 from stkd_screen.teach.labelled import LabelledMolecules, standardisation
 from stkd_screen.teach.loop import Report, run
 from stkd_screen.teach.losses import knowledge_mixing, task_loss
 from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.teach.trainer import LoopConfig, Trainer
-from stkd_screen.weights import Target, Weights, load_weights, save_weights
+from stkd_screen.weights import FingerprintBasis, Target, Weights, load_weights, save_weights
 
 # Table 6 of the paper, as far as all ways of training share it.
 PAPER = {
@@ -36,6 +38,7 @@ class TrainConfig(LoopConfig):
     random_orders: float = 0.0  # share of molecules whose atoms come in random order
     kekule: float = 0.0  # share of molecules shown in their Kekulé form
     spread_positions: float = 0.05  # share of molecules that train the whole position table
+    fingerprint: float = 0.5  # weight of the fingerprint loss; 0 takes a student's fingerprint head away
 
     RECIPES = {"paper": PAPER}  # noqa: RUF012 (a constant of the class)
 
@@ -66,9 +69,25 @@ class StudentTrainer(Trainer):
         self._begun = Written(data.molecules, np.empty(0, np.int16))
         self.start = load_weights(config.start) if config.start is not None else None
         super().__init__(data, config)
+        self.fingerprints = self._fingerprint_basis()
 
     def build(self) -> nn.Module:
         return starting_student(self.config, self.columns, self.start)
+
+    def _fingerprint_basis(self) -> FingerprintBasis | None:
+        """What the fingerprint head learns, if there is one: what its start learned, or else new components.
+
+        New ones are of the molecules without labels, where there are any: a library, like what is searched.
+        """
+        width = self.student(self.model).config.fingerprint
+        if not width:
+            return None
+        if self.start is not None and self.start.fingerprints is not None:
+            return self.start.fingerprints
+        rows = self.data.rows("train")
+        unlabelled = rows[~np.isfinite(self.data.targets[rows]).any(axis=1)]
+        rows = unlabelled if len(unlabelled) else rows
+        return fit_fingerprint_basis(self.data.needed_graphs(), rows, width, self.config.seed)
 
     def scales(self) -> list[Target]:
         """As the weights to go on from scale them, else by the training labels."""
@@ -104,17 +123,41 @@ class StudentTrainer(Trainer):
         self._begun = Written(molecules, positions)
 
     def prepare(self, rows: np.ndarray) -> Any:
-        tokens, n_atoms = lay_out(self._begun.molecules, rows, self._begun.positions)
-        return tuple(torch.from_numpy(array) for array in (tokens, n_atoms, self.standardised[rows]))
+        surroundings = self.student(self.model).config.surroundings
+        begun = self._begun
+        arrays = [
+            *lay_out(begun.molecules, rows, begun.positions, surroundings=surroundings),
+            self.standardised[rows],
+        ]
+        if self.fingerprints is not None:
+            arrays += self.data.needed_graphs().set_bits(rows)
+        return tuple(torch.from_numpy(array) for array in arrays)
 
     def loss_terms(self, batch: Any) -> dict[str, Tensor]:
-        tokens, n_atoms, target = (part.to(self.device) for part in batch)
-        learned = Learned(atoms=0) if self.config.lkm_gamma else None
-        _, prediction = self.model(tokens, n_atoms, learned)
+        tokens, n_atoms, target, *bits = (part.to(self.device) for part in batch)
+        learned = Learned() if self.config.lkm_gamma else None
+        embedding, prediction = self.model(tokens, n_atoms, learned)
         terms = {"task": task_loss(prediction.float(), target, self.classes)}
+        terms |= self.fingerprint_terms(embedding, bits)
         if learned is not None:
             terms["lkm"] = self.config.lkm_gamma * knowledge_mixing(learned.states)
         return terms
+
+    def fingerprint_terms(self, embedding: Tensor, bits: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The weighted loss of the fingerprint head; nothing for a student without."""
+        if self.fingerprints is None:
+            return {}
+        target = fingerprint_targets(self.fingerprints, *bits)
+        return {"fingerprint": self.config.fingerprint * fingerprint_loss(embedding.float(), target)}
+
+    def state(self) -> dict[str, Any]:
+        # The components, too: another machine would find them with other rounding.
+        return super().state() | {"fingerprints": vars(self.fingerprints) if self.fingerprints else {}}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        super().load_state(state)
+        if basis := state["fingerprints"]:
+            self.fingerprints = FingerprintBasis(**{name: tensor.cpu() for name, tensor in basis.items()})
 
     def student(self, model: nn.Module) -> Student:
         """The student in a model that learns."""
@@ -137,6 +180,7 @@ class StudentTrainer(Trainer):
             targets=self.targets,
             atom_types=coverage.atom_types,
             max_heavy_atoms=coverage.max_heavy_atoms,
+            fingerprints=self.fingerprints,
             metrics=metrics,
             training=self.about(),
         )
@@ -152,6 +196,12 @@ class Written:
     positions: np.ndarray  # (N,) int16, see `random_positions`
 
 
+def needs_graphs(config: TrainConfig) -> bool:
+    """Whether training looks at RDKit's features: Kekulé forms or fingerprints."""
+    student = load_weights(config.start).student.config if config.start else PRESETS.get(config.preset)
+    return bool(config.kekule or (config.fingerprint and student and student.fingerprint))
+
+
 def starting_student(config: TrainConfig, columns: list[TargetColumn], start: Weights | None) -> Student:
     """The preset with random weights; or the weights to go on from, but for targets they do not know.
 
@@ -162,15 +212,15 @@ def starting_student(config: TrainConfig, columns: list[TargetColumn], start: We
         return _fine_tuned(start, config, columns)
     if config.preset not in PRESETS:
         raise TrainingError(f"no preset {config.preset!r}; presets: {', '.join(PRESETS)}")
-    return Student(_with_dropout(replace(PRESETS[config.preset], targets=len(columns)), config))
+    return Student(_configured(PRESETS[config.preset], config, columns))
 
 
 def _fine_tuned(weights: Weights, config: TrainConfig, columns: list[TargetColumn]) -> Student:
     """The readout keeps what it knows of targets of the same name and unit; the others start anew."""
     old = weights.student
-    student = Student(_with_dropout(replace(old.config, targets=len(columns)), config))
-    tensors = old.state_dict()
+    student = Student(_configured(old.config, config, columns))
     new = student.state_dict()
+    tensors = {name: tensor for name, tensor in old.state_dict().items() if name in new}
     known = {(target.full_name, target.unit): k for k, target in enumerate(weights.targets)}
     for name in ("readout.2.weight", "readout.2.bias"):
         rows = new[name].clone()
@@ -182,8 +232,14 @@ def _fine_tuned(weights: Weights, config: TrainConfig, columns: list[TargetColum
     return student
 
 
-def _with_dropout(student: StudentConfig, config: TrainConfig) -> StudentConfig:
-    return student if config.dropout is None else replace(student, dropout=config.dropout)
+def _configured(student: StudentConfig, config: TrainConfig, columns: list[TargetColumn]) -> StudentConfig:
+    """A student's configuration with these targets and what the options say of it."""
+    return replace(
+        student,
+        targets=len(columns),
+        dropout=student.dropout if config.dropout is None else config.dropout,
+        fingerprint=student.fingerprint if config.fingerprint else 0,
+    )
 
 
 def kekule_forms(molecules: Molecules, kekule_bonds: np.ndarray, chosen: np.ndarray) -> Molecules:

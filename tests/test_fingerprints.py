@@ -1,0 +1,199 @@
+"""The second teacher: what its targets are, that an embedding learns them, and how training goes on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rdkit import Chem, DataStructs
+from test_distill import DISTILLING, POLAR, TEACHING, WEIGHT, smiles_of, table
+from test_graphs import read
+
+from stkd_screen import load
+from stkd_screen.errors import TrainingError
+from stkd_screen.search.fingerprints import ecfp4
+from stkd_screen.student import PRESETS
+from stkd_screen.teach.distill import Distiller, distill
+from stkd_screen.teach.fingerprints import fingerprint_loss, fingerprint_targets, fit_fingerprint_basis
+from stkd_screen.teach.labelled import LabelledMolecules, joined
+from stkd_screen.teach.loop import Report
+from stkd_screen.teach.teach import teach
+from stkd_screen.teach.teacher import Teacher, load_teacher
+from stkd_screen.teach.train import TrainConfig, needs_graphs, starting_student, train
+from stkd_screen.weights import FingerprintBasis, load_weights
+
+WIDTH = 12
+SMILES = smiles_of(range(1, 5))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def preset():
+    """The tiny student with a head, on the tokens that the shipped one has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], surroundings=True, fingerprint=WIDTH))
+        yield
+
+
+@pytest.fixture(scope="module")
+def data() -> LabelledMolecules:
+    return table(SMILES, [WEIGHT, POLAR])
+
+
+@pytest.fixture(scope="module")
+def teacher(data, tmp_path_factory) -> Teacher:
+    folder = tmp_path_factory.mktemp("models") / "teacher"
+    teach(data, replace(TEACHING, epochs=2), folder)
+    return load_teacher(folder)
+
+
+LEARNING = replace(DISTILLING, epochs=25, fingerprint=2.0, alpha=0.0, beta=0.0, initial_stage=0.0)
+
+
+@pytest.fixture(scope="module")
+def learned(data, teacher, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "student"
+    distill(data, teacher, LEARNING, folder)
+    return folder
+
+
+def targets_of(basis: FingerprintBasis, data: LabelledMolecules, rows: np.ndarray) -> torch.Tensor:
+    bits = data.needed_graphs().set_bits(rows)
+    return fingerprint_targets(basis, *(torch.from_numpy(part) for part in bits))
+
+
+def test_the_bits_are_those_of_the_search():
+    _, graphs, _ = read(SMILES)
+    dense = graphs.fingerprints(np.arange(len(SMILES)))
+    for row, smiles in enumerate(SMILES):
+        expected = np.zeros(2048, np.float32)
+        DataStructs.ConvertToNumpyArray(ecfp4(smiles), expected)
+        np.testing.assert_array_equal(dense[row], expected)
+    chosen = np.array([7, 3, 3, len(SMILES) - 1])
+    np.testing.assert_array_equal(graphs.fingerprints(chosen), dense[chosen])
+
+
+def test_the_targets_are_principal_components(data):
+    """Against the textbook: a singular value decomposition of the centred fingerprints."""
+    rows = np.arange(len(SMILES))
+    basis = fit_fingerprint_basis(data.needed_graphs(), rows, WIDTH)
+    targets = targets_of(basis, data, rows).double()
+    centred = data.needed_graphs().fingerprints(rows).astype(np.float64)
+    centred -= centred.mean(0)
+    left, size, _ = np.linalg.svd(centred, full_matrices=False)
+    scores = torch.from_numpy(left * size)[:, :WIDTH]
+    scores = scores / scores.std(0, correction=0).sqrt()  # to the square root of the standard deviation
+    scores = scores / scores.square().sum(1).mean().sqrt()
+    for ours, textbook in zip(targets.T, scores.T, strict=True):
+        sign = torch.sign(ours @ textbook)
+        torch.testing.assert_close(ours, sign * textbook, rtol=0, atol=3e-3)  # the basis is float16
+    assert targets.square().sum(1).mean() == pytest.approx(1, abs=1e-2)
+    spread = targets.var(0)
+    assert (spread[:-1] > spread[1:] * 0.99).all()  # the leading components say most
+
+
+def test_the_nearest_by_cosine_of_the_targets_are_the_nearest_by_tanimoto(data):
+    rows = np.arange(len(SMILES))
+    targets = targets_of(fit_fingerprint_basis(data.needed_graphs(), rows, WIDTH), data, rows)
+    cosine = torch.nn.functional.cosine_similarity(targets[:, None], targets[None], dim=-1).numpy()
+    fingerprints = [ecfp4(smiles) for smiles in SMILES]
+    tanimoto = np.array([DataStructs.BulkTanimotoSimilarity(one, fingerprints) for one in fingerprints])
+    np.fill_diagonal(cosine, -1)
+    np.fill_diagonal(tanimoto, -1)
+    found = np.take_along_axis(tanimoto, np.argsort(-cosine)[:, :3], axis=1).mean()
+    best = np.sort(tanimoto)[:, -3:].mean()
+    assert found > 0.9 * best > 3 * tanimoto.mean()
+
+
+def test_few_molecules_leave_the_rest_of_the_basis_empty(data):
+    basis = fit_fingerprint_basis(data.needed_graphs(), np.arange(5), WIDTH)
+    assert torch.isfinite(basis.components).all()
+    assert basis.components.any(0).tolist() == [True] * 4 + [False] * (WIDTH - 4)
+
+
+def test_the_loss_is_the_share_not_explained():
+    target = torch.tensor([[1.0, 0.0], [0.0, -1.0]])
+    assert fingerprint_loss(torch.zeros(2, 2), target) == 1
+    assert fingerprint_loss(target, target) == 0
+
+
+def test_the_embedding_learns_the_fingerprint_of_molecules_it_never_saw(learned, data):
+    weights = load_weights(learned)
+    rows = data.rows("test")
+    embedding = load(learned).embed([SMILES[row] for row in rows], embedding_dtype="float32")["embedding"]
+    embedding = torch.tensor(embedding.to_numpy())
+    assert embedding.shape == (len(rows), WIDTH)
+    target = targets_of(weights.fingerprints, data, rows)
+    assert fingerprint_loss(embedding, target) < 0.5 * target.square().sum(1).mean()
+    # Energies are learned beside it.
+    assert weights.metrics["test"]["toy.weight"]["r2"] > 0.5
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(data, teacher, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill(progress) -> None:
+        if progress.step >= 10:
+            raise Killed
+
+    config = replace(LEARNING, epochs=2, kekule=0.5)
+    unbroken = distill(data, teacher, config, tmp_path / "unbroken")
+    with pytest.raises(Killed):
+        distill(data, teacher, config, tmp_path / "broken", run_report(kill))
+    resumed = distill(data, teacher, config, tmp_path / "broken")
+    assert unbroken.sha256 == resumed.sha256
+
+
+def run_report(report: Report) -> Report:
+    """After evaluations alone, where there is a checkpoint."""
+    return lambda progress: report(progress) if progress.valid else None
+
+
+def test_going_on_keeps_the_components(learned, data, teacher, tmp_path):
+    """Other molecules would give other components, and an embedding that has to be learned anew."""
+    start = load_weights(learned)
+    more = joined(data, table([f"S{text}" for text in SMILES if text[0] in "NO"], [WEIGHT, POLAR], False))
+    tuned = distill(more, teacher, replace(LEARNING, epochs=1, start=str(learned)), tmp_path / "tuned")
+    for name, tensor in vars(start.fingerprints).items():
+        assert torch.equal(tensor, vars(tuned.fingerprints)[name])
+
+
+def test_without_the_loss_there_is_no_head(learned, data, tmp_path):
+    config = TrainConfig(start=str(learned), epochs=1, batch_size=16, fingerprint=0.0)
+    assert not needs_graphs(config) and needs_graphs(replace(config, fingerprint=0.5))
+    weights = train(replace(data, graphs=None), config, tmp_path / "plain")
+    assert weights.fingerprints is None and weights.student.config.fingerprint == 0
+    assert load(tmp_path / "plain").embed(["CCO"])["embedding"].dtype.shape == (weights.student.config.width,)
+    assert starting_student(config, data.columns, None).fingerprint is None
+
+
+def test_molecules_without_fingerprints_are_refused(data):
+    with pytest.raises(TrainingError, match="without graphs"):
+        train(replace(data, graphs=None), TrainConfig(preset="tiny", epochs=1), Path("unused"))
+
+
+def test_a_teacher_looked_at_from_outside_speaks_once(data, teacher):
+    """Without feature and attention losses its predictions are made before training, and are the same."""
+    once, always = (
+        Distiller(data, teacher, replace(LEARNING, alpha=alpha, soft=0.5)) for alpha in (0.0, 1e-30)
+    )
+    assert once.predicted is not None and always.predicted is None
+    for trainer in (once, always):
+        trainer.begin_epoch(0)
+    rows = once.epoch_batches(0)[0]
+    unlabelled = torch.full((len(rows), 2), torch.nan)
+    terms = []
+    for trainer in (once, always):
+        batch = list(trainer.prepare(rows))
+        batch[2] = unlabelled
+        trainer.model.load_state_dict(once.model.state_dict())
+        terms.append(trainer.loss_terms(batch))
+    torch.testing.assert_close(terms[0]["soft"], terms[1]["soft"], rtol=1e-5, atol=1e-6)
+    assert terms[0]["soft"] > 0
+
+
+def test_a_molecule_that_rdkit_reads_otherwise_has_no_bits():
+    _, graphs, failures = read(["CC", "C1CC", "CCO"])
+    assert [*failures] == [1] and Chem.MolFromSmiles("C1CC") is None
+    assert np.diff(graphs.fingerprint_offsets)[1] == 0
