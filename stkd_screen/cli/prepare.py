@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from stkd_screen.cli.options import Data, SmilesColumn, SplitBy, SplitColumn, SplitSeed
-from stkd_screen.cli.training import Seed, TargetOption, Unlabelled, UnlabelledMolecules
+from stkd_screen.cli.training import Exclude, Seed, TargetOption, Unlabelled, UnlabelledMolecules
 
 
 def prepare(
@@ -19,6 +19,7 @@ def prepare(
     split_seed: SplitSeed = 0,
     unlabelled: Unlabelled = None,
     unlabelled_molecules: UnlabelledMolecules = 100_000,
+    exclude: Exclude = None,
     seed: Seed = 0,
 ) -> None:
     """Molecules, graphs, labels and splits in one compact file, for teach, distill, train and evaluate.
@@ -31,8 +32,10 @@ def prepare(
 
     from stkd_screen.cli.training import announce, read_training_set
     from stkd_screen.teach.prepared import save_prepared
+    from stkd_screen.teach.unlabelled import excluded_keys
 
     console = Console(stderr=True)
+    excluded = excluded_keys(exclude or [])
     labelled = read_training_set(
         console,
         data,
@@ -42,12 +45,13 @@ def prepare(
         split_by=split_by,
         split_seed=split_seed,
         graphs=True,
+        exclude=excluded,
     )
     if unlabelled:
         from stkd_screen.teach.labelled import joined
         from stkd_screen.teach.unlabelled import read_unlabelled
 
-        library = read_unlabelled(unlabelled, labelled.columns, unlabelled_molecules, seed)
+        library = read_unlabelled(unlabelled, labelled.columns, unlabelled_molecules, seed, excluded)
         console.print("unlabelled: ", end="")
         announce(console, library)
         labelled = joined(labelled, library)

@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from stkd_screen.smiles import Molecules, describe_error, pretransform
 from stkd_screen.teach.datasets import Layout, find_table, known_layout
 from stkd_screen.teach.features import prepare_graphs
 from stkd_screen.teach.graphs import Graphs
+from stkd_screen.teach.keys import molecule_keys
 from stkd_screen.teach.labelled import LabelledMolecules
 from stkd_screen.teach.splits import (
     WAYS,
@@ -54,6 +55,7 @@ def read_labelled(
     split: str | None = None,
     split_seed: int = 0,
     graphs: bool = False,
+    exclude: Set[str] = frozenset(),
 ) -> LabelledMolecules:
     """Read tables and parse their molecules.
 
@@ -69,6 +71,7 @@ def read_labelled(
             together, so that nothing is on two sides.
         split_seed: of the random split.
         graphs: with the graphs that a teacher reads; molecules that have none are left out.
+        exclude: keys (`molecule_keys`) of molecules to leave out, those of a benchmark for example.
 
     Raises:
         StkdError: a file or column is missing or empty, values or units do not fit, two targets would be one,
@@ -89,6 +92,8 @@ def read_labelled(
     all_smiles, all_values = pl.concat(smiles), np.concatenate(values)
     molecules = parse_series(all_smiles)
     usable, left_out = _usable_rows(molecules, all_values, all_smiles, place)
+    usable, excluded = without_excluded(all_smiles, usable, exclude)
+    left_out += excluded
     of_usable = None
     if graphs:
         usable, molecules, of_usable, without = with_graphs(all_smiles, usable, place)
@@ -108,6 +113,15 @@ def read_labelled(
         notes=[note for of_table in notes for note in of_table],
         graphs=of_usable,
     )
+
+
+def without_excluded(smiles: pl.Series, rows: np.ndarray, exclude: Set[str]) -> tuple[np.ndarray, list[str]]:
+    """The rows among some whose molecules are not to be excluded, and a word on the others."""
+    if not exclude:
+        return rows, []
+    kept = np.array([key not in exclude for key in molecule_keys(smiles[rows].to_list())], bool)
+    reason = [] if kept.all() else [f"{(~kept).sum():,} rows with a molecule to be excluded"]
+    return rows[kept], reason
 
 
 def with_graphs(

@@ -1,7 +1,7 @@
 """Molecules without labels, of which a teacher is the only source: any library that `embed` reads."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +9,20 @@ import polars as pl
 
 from stkd_screen.errors import TrainingError
 from stkd_screen.records import RecordReader
+from stkd_screen.teach.keys import molecule_keys
 from stkd_screen.teach.labelled import LabelledMolecules
 from stkd_screen.teach.splits import canonical_split
-from stkd_screen.teach.tables import with_graphs
+from stkd_screen.teach.tables import with_graphs, without_excluded
 from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.weights import file_sha256
 
 
 def read_unlabelled(
-    inputs: Sequence[str | Path], columns: Sequence[TargetColumn], most: int, seed: int = 0
+    inputs: Sequence[str | Path],
+    columns: Sequence[TargetColumn],
+    most: int,
+    seed: int = 0,
+    exclude: Set[str] = frozenset(),
 ) -> LabelledMolecules:
     """A random choice of the molecules of a library, with graphs and without labels.
 
@@ -28,13 +33,14 @@ def read_unlabelled(
         columns: the targets that the molecules lack.
         most: molecules to choose where there are more.
         seed: of the choice.
+        exclude: keys (`molecule_keys`) of molecules to leave out.
 
     Raises:
         StkdError: an input cannot be read, or no molecule is usable.
     """
     reader = RecordReader([*inputs])
     smiles, read = _choose(reader, most, seed)
-    rows = np.arange(len(smiles))
+    rows, excluded = without_excluded(smiles, np.arange(len(smiles)), exclude)
     usable, molecules, graphs, left_out = with_graphs(smiles, rows, lambda row: f"molecule {row + 1}")
     if not len(usable):
         raise TrainingError(f"no usable molecule among the {read.total():,} records of {reader.files[0]} ...")
@@ -51,9 +57,18 @@ def read_unlabelled(
             }
             for source, records in read.items()
         ],
-        left_out=left_out,
+        left_out=excluded + left_out,
         columns=[*columns],
         graphs=graphs,
+    )
+
+
+def excluded_keys(inputs: Sequence[str | Path]) -> set[str]:
+    """Keys of all molecules of some libraries, none of which is to be learned from."""
+    if not inputs:
+        return set()
+    return set(
+        molecule_keys([text for batch in RecordReader([*inputs]) for text in batch.smiles.to_pylist()])
     )
 
 
