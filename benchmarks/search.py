@@ -1,13 +1,9 @@
-"""How good and how fast the similarity search is.
+"""How fast the similarity search is; how good it is, `stkd-screen bench search` tells.
 
-    python benchmarks/search.py enrichment FOLDER [--model small] [--repeats 10]
-    python benchmarks/search.py agreement out.parquet [--rows 100000]
-    python benchmarks/search.py speed out.parquet [--rows 100000] [--draw] [--kind ivf] [--fpsim2]
+    python benchmarks/search.py out.parquet [--rows 100000] [--draw] [--kind ivf] [--fpsim2]
 
-`enrichment` ranks actives among decoys by embedding and by ECFP4. `agreement` compares the neighbours by
-embedding with those by ECFP4. `speed` builds an index in a process of its own and searches it; with --draw
-vectors beyond those of the file are drawn around them, and with --fpsim2 the same queries go to FPSim2
-(pip install fpsim2). The last line of each is JSON.
+Builds an index in a process of its own and searches it. With --draw vectors beyond those of the file are
+drawn around them; with --fpsim2 the same queries go to FPSim2 (pip install fpsim2). The last line is JSON.
 """
 
 import argparse
@@ -29,16 +25,8 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stkd_screen import __version__, load
+from stkd_screen import __version__
 from stkd_screen.search.build import BuildOptions, build_index
-from stkd_screen.search.enrichment import (
-    Molecules,
-    measure_enrichment,
-    neighbour_agreement,
-    read_targets,
-    summary,
-)
-from stkd_screen.search.fingerprints import ecfp4
 from stkd_screen.search.hits import SearchOptions, search
 from stkd_screen.search.index import Index
 from stkd_screen.search.library import Library
@@ -47,72 +35,19 @@ from stkd_screen.search.queries import Queries
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    enrichment = commands.add_parser("enrichment")
-    enrichment.add_argument("folder", type=Path)
-    enrichment.add_argument("--model", default="small")
-    enrichment.add_argument("--repeats", type=int, default=10)
-    enrichment.add_argument("--seed", type=int, default=0)
-    enrichment.set_defaults(run=run_enrichment)
-    agreement = commands.add_parser("agreement")
-    agreement.add_argument("library", type=Path, help="Parquet file that stkd-screen embed wrote")
-    agreement.add_argument("--rows", type=int, default=100_000)
-    agreement.add_argument("--queries", type=int, default=200)
-    agreement.set_defaults(run=run_agreement)
-    speed = commands.add_parser("speed")
-    speed.add_argument("library", type=Path, help="Parquet file that stkd-screen embed wrote")
-    speed.add_argument("--rows", type=int, default=100_000)
-    speed.add_argument("--draw", action="store_true", help="draw what the file lacks to --rows")
-    speed.add_argument("--kind", help="by default what the index would choose")
-    speed.add_argument("--memory", type=float, default=2.0, help="GB")
-    speed.add_argument("--queries", type=int, default=1000)
-    speed.add_argument("--fpsim2", action="store_true")
-    speed.set_defaults(run=run_speed)
-    arguments = parser.parse_args()
-    result = arguments.run(arguments)
+    parser.add_argument("library", type=Path, help="Parquet file that stkd-screen embed wrote")
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--draw", action="store_true", help="draw what the file lacks to --rows")
+    parser.add_argument("--kind", help="by default what the index would choose")
+    parser.add_argument("--memory", type=float, default=2.0, help="GB")
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--fpsim2", action="store_true")
+    result = run(parser.parse_args())
     about = {"machine": platform.processor() or platform.machine(), "version": __version__}
     print(json.dumps(about | result))
 
 
-def run_enrichment(arguments: argparse.Namespace) -> dict:
-    targets = read_targets(arguments.folder)
-    encoder = load(arguments.model)
-    results = measure_enrichment(targets, encoder, arguments.repeats, arguments.seed)
-    means = summary(results)
-    with pl.Config(tbl_cols=-1, tbl_rows=-1, float_precision=3, tbl_width_chars=160):
-        print(means)
-    return {
-        "benchmark": "enrichment",
-        "model": arguments.model,
-        "model_sha256": encoder.weights.sha256,
-        "repeats": arguments.repeats,
-        "means": means.to_dicts(),
-    }
-
-
-def run_agreement(arguments: argparse.Namespace) -> dict:
-    library = Library([arguments.library])
-    vectors, smiles = [], []
-    for batch, records, _ in library.batches():
-        vectors.append(batch.astype(np.float32))
-        smiles += records["smiles"].to_pylist()
-        if len(smiles) >= arguments.rows:
-            break
-    smiles = smiles[: arguments.rows]
-    molecules = Molecules(np.concatenate(vectors)[: len(smiles)], [ecfp4(text) for text in smiles])
-    share = neighbour_agreement(molecules, arguments.queries)
-    print(f"{share:.3f} of the 10 nearest by cosine are among the 100 nearest by Tanimoto")
-    return {
-        "benchmark": "agreement",
-        "model": library.origin.model,
-        "model_sha256": library.origin.model_sha256,
-        "rows": len(smiles),
-        "queries": arguments.queries,
-        "share": share,
-    }
-
-
-def run_speed(arguments: argparse.Namespace) -> dict:
+def run(arguments: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STKD_SCREEN_HOME"] = folder
         library = Path(folder) / "library.parquet"

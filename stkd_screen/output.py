@@ -26,6 +26,7 @@ class OutputOptions:
     level: str | None = None  # level of theory of the predictions; None: the model's first
     embedding: bool = True
     embedding_dtype: str = "float16"
+    dims: int | None = None  # leading dimensions of the embedding to write; None: all
     largest_fragment: bool = False  # drop counter-ions and solvents before encoding
 
     def checked(self, weights: Weights) -> "OutputOptions":
@@ -43,6 +44,16 @@ class OutputOptions:
         if self.embedding_dtype not in EMBEDDING_TYPES:
             raise StkdError(
                 f"embedding type {self.embedding_dtype!r} is not one of {', '.join(EMBEDDING_TYPES)}"
+            )
+        config = weights.student.config
+        if self.dims not in (None, config.embedding_width) and not config.fingerprint:
+            raise StkdError(
+                f"model {weights.name!r} was not taught an embedding that can be cut short; leave out --dims"
+            )
+        if self.dims is not None and not 1 <= self.dims <= config.embedding_width:
+            raise StkdError(
+                f"--dims {self.dims}: the embedding of model {weights.name!r} has "
+                f"{config.embedding_width} dimensions"
             )
         return replace(self, level=level)
 
@@ -69,7 +80,9 @@ def schema(weights: Weights, options: OutputOptions) -> pa.Schema:
     fields += [pa.field(name, pa.float32()) for name in prediction_columns(weights, options.level)]
     if options.embedding:
         item = EMBEDDING_TYPES[options.embedding_dtype][1]
-        fields.append(pa.field("embedding", pa.list_(item, weights.student.config.embedding_width)))
+        fields.append(
+            pa.field("embedding", pa.list_(item, options.dims or weights.student.config.embedding_width))
+        )
     fields += [pa.field("error", pa.string()), pa.field("warning", pa.string())]
     about = {
         "program": "stkd-screen",
@@ -116,6 +129,7 @@ def result_table(
         columns[name] = pa.array(prediction[:, k or 0], pa.float32(), mask=missing)
     if options.embedding:
         numpy_type, arrow_type = EMBEDDING_TYPES[options.embedding_dtype]
+        embedding = embedding[:, : options.dims]
         values = np.where(failed[:, None], 0, embedding).astype(numpy_type)
         columns["embedding"] = pa.FixedSizeListArray.from_arrays(
             pa.array(values.reshape(-1), arrow_type), embedding.shape[1], mask=pa.array(failed)

@@ -11,8 +11,16 @@ from test_distill import DISTILLING, POLAR, TEACHING, WEIGHT, smiles_of, table
 from test_graphs import read
 
 from stkd_screen import load
-from stkd_screen.errors import TrainingError
+from stkd_screen.embed import embed
+from stkd_screen.errors import StkdError, TrainingError
+from stkd_screen.output import OutputOptions
+from stkd_screen.records import RecordReader
+from stkd_screen.search.build import BuildOptions, build_index
 from stkd_screen.search.fingerprints import ecfp4
+from stkd_screen.search.hits import SearchOptions, search
+from stkd_screen.search.index import Index
+from stkd_screen.search.library import Library
+from stkd_screen.search.queries import read_queries
 from stkd_screen.student import PRESETS
 from stkd_screen.teach.distill import Distiller, distill
 from stkd_screen.teach.fingerprints import fingerprint_loss, fingerprint_targets, fit_fingerprint_basis
@@ -28,8 +36,8 @@ SMILES = smiles_of(range(1, 5))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def preset():
-    """The tiny student with a head, on the tokens that the shipped one has."""
+def preset(toy):
+    """The tiny student with a head, on the tokens of the shipped one. (`toy`, made before, has none.)"""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], surroundings=True, fingerprint=WIDTH))
         yield
@@ -197,3 +205,34 @@ def test_a_molecule_that_rdkit_reads_otherwise_has_no_bits():
     _, graphs, failures = read(["CC", "C1CC", "CCO"])
     assert [*failures] == [1] and Chem.MolFromSmiles("C1CC") is None
     assert np.diff(graphs.fingerprint_offsets)[1] == 0
+
+
+# Leading dimensions
+
+
+def test_leading_dimensions_are_the_beginning_of_the_whole(learned):
+    encoder = load(learned)
+    whole = encoder.embed(["CCO", "C1CC"])["embedding"]
+    short = encoder.embed(["CCO", "C1CC"], dims=5)["embedding"]
+    assert short.dtype.shape == (5,) and short[0].to_list() == whole[0].to_list()[:5]
+    assert short[1] is None
+
+
+def test_an_embedding_is_cut_only_where_that_was_taught(learned, toy):
+    with pytest.raises(StkdError, match="--dims 13: .* has 12 dimensions"):
+        load(learned).embed(["CCO"], dims=13)
+    with pytest.raises(StkdError, match="not taught.*leave out --dims"):
+        load(toy.weights).embed(["CCO"], dims=5)
+
+
+def test_queries_are_cut_as_their_library_is(learned, tmp_path):
+    encoder = load(learned)
+    (tmp_path / "library.smi").write_text("\n".join(SMILES))
+    reader = RecordReader([tmp_path / "library.smi"])
+    options = OutputOptions(dims=5).checked(encoder.weights)
+    embed(reader, encoder, tmp_path / "library.parquet", options)
+    build_index(Library([tmp_path / "library.parquet"]), tmp_path / "index", BuildOptions())
+    index = Index(tmp_path / "index")
+    hits = search(index, read_queries(SMILES[7], encoder, index.manifest.origin), SearchOptions(k=1))
+    assert index.manifest.origin.width == 5
+    assert hits["cosine"][0] == pytest.approx(1, abs=2e-3)

@@ -1,10 +1,13 @@
 """The measures of a similarity search, on sets small enough to know the answer."""
 
 import gzip
+import json
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from stkd_screen.cli import app
 from stkd_screen.encoder import load
 from stkd_screen.errors import SearchError
 from stkd_screen.search.enrichment import (
@@ -88,3 +91,24 @@ def test_neighbours_agree_fully_with_a_copy_of_tanimoto_and_not_with_noise():
     assert neighbour_agreement(drawn(bits, smiles), **options) > 0.9
     noise = np.random.default_rng(0).normal(size=(len(smiles), 64))
     assert neighbour_agreement(drawn(noise, smiles), **options) < 0.4
+
+
+def test_bench_search_prints_a_table_and_a_line_of_json(toy, tmp_path):
+    write_set(tmp_path / "A", "A_one", RINGS, CHAINS[:30])
+    write_set(tmp_path / "A", "A_two", RINGS[:6], CHAINS[:10])
+    (tmp_path / "library.smi").write_text("\n".join(CHAINS))
+    arguments = ["--model", str(toy.weights)]
+    runner = CliRunner()
+    library = str(tmp_path / "library.parquet")
+    assert (
+        runner.invoke(app, ["embed", str(tmp_path / "library.smi"), "-o", library, *arguments]).exit_code == 0
+    )
+    arguments += ["--repeats", "2", "--library", library, "--rows", "150"]
+    ran = runner.invoke(app, ["bench", "search", str(tmp_path / "A"), *arguments])
+    assert ran.exit_code == 0, ran.output
+    assert "BEDROC" in ran.stderr and "ecfp4" in ran.stderr
+    result = json.loads(ran.stdout)
+    assert [row["method"] for row in result["means"]] == ["ecfp4", "embedding"]
+    assert result["means"][0]["targets"] == 2 and 0.1 < result["neighbour_agreement"] <= 1
+    quiet = runner.invoke(app, ["bench", "search", str(tmp_path / "A"), *arguments, "--json"])
+    assert quiet.stderr == "" and json.loads(quiet.stdout)["means"] == result["means"]

@@ -6,7 +6,7 @@ import sys
 import typer
 
 from stkd_screen import __version__
-from stkd_screen.cli import distill, embed, evaluate, index, prepare, search, teach, train
+from stkd_screen.cli import bench, distill, embed, evaluate, index, prepare, search, teach, train
 from stkd_screen.errors import StkdError
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ app.command("teach")(teach.teach)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("prepare")(prepare.prepare)
+app.add_typer(bench.app, name="bench")
 
 
 class Interrupted(BaseException):

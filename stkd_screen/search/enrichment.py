@@ -18,7 +18,7 @@ from rdkit.ML.Scoring import Scoring
 from stkd_screen.encoder import Encoder
 from stkd_screen.errors import SearchError
 from stkd_screen.search.fingerprints import ecfp4, tanimoto
-from stkd_screen.search.library import normalised
+from stkd_screen.search.library import Library, normalised
 
 ACTIVES, DECOYS = "_actives.dat.gz", "_decoys.dat.gz"
 QUERIES = 5
@@ -68,22 +68,26 @@ def read_targets(folder: Path) -> list[Target]:
     return targets
 
 
-def describe(encoder: Encoder, smiles: Sequence[str]) -> Molecules:
-    """Embed molecules and make their fingerprints."""
-    embedding = encoder.embed(list(smiles), embedding_dtype="float32")["embedding"]
-    vectors = np.zeros((len(smiles), encoder.student.config.embedding_width), np.float32)
+def describe(encoder: Encoder, smiles: Sequence[str], dims: int | None = None) -> Molecules:
+    """Embed molecules, in their leading dimensions if so wished, and make their fingerprints."""
+    embedding = encoder.embed(list(smiles), embedding_dtype="float32", dims=dims)["embedding"]
+    vectors = np.zeros((len(smiles), embedding.dtype.shape[0]), np.float32)  # type: ignore[attr-defined]
     good = embedding.is_not_null().to_numpy()
     vectors[good] = normalised(embedding.drop_nulls().to_numpy())
     return Molecules(vectors, [ecfp4(text) for text in smiles])
 
 
 def measure_enrichment(
-    targets: Sequence[Target], encoder: Encoder, repeats: int = 10, seed: int = 0
+    targets: Sequence[Target],
+    encoder: Encoder,
+    repeats: int = 10,
+    seed: int = 0,
+    dims: int | None = None,
 ) -> pl.DataFrame:
     """The rows of `enrichment` for each target. Molecules that targets share are embedded once."""
     distinct = dict.fromkeys(smiles for target in targets for smiles in target.actives + target.decoys)
     number = {smiles: i for i, smiles in enumerate(distinct)}
-    all_molecules = describe(encoder, list(number))
+    all_molecules = describe(encoder, list(number), dims)
     results = []
     for target in targets:
         rows = [number[smiles] for smiles in target.actives + target.decoys]
@@ -131,6 +135,17 @@ def summary(results: pl.DataFrame) -> pl.DataFrame:
         )
         .sort("collection", "method")
     )
+
+
+def library_molecules(path: Path, rows: int) -> Molecules:
+    """The first molecules of a file that `embed` wrote."""
+    vectors, smiles = [], []
+    for batch, records, _ in Library([path]).batches():
+        vectors.append(batch.astype(np.float32))
+        smiles += records["smiles"].to_pylist()
+        if len(smiles) >= rows:
+            break
+    return Molecules(np.concatenate(vectors)[:rows], [ecfp4(text) for text in smiles[:rows]])
 
 
 def neighbour_agreement(

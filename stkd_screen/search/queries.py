@@ -77,7 +77,10 @@ def read_queries(
         InputError: the file cannot be read.
     """
     options = OutputOptions(
-        level=origin.level, embedding_dtype="float32", largest_fragment=origin.largest_fragment
+        level=origin.level,
+        embedding_dtype="float32",
+        dims=origin.width,
+        largest_fragment=origin.largest_fragment,
     ).checked(encoder.weights)
     tables = []
     rows = 0
