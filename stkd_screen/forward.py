@@ -89,8 +89,8 @@ class ForwardPass:
                 raise
             self._run = self._student
             warnings.warn(
-                f"torch.compile failed ({_first_line(error)}); going on uncompiled, which is slower; "
-                "it needs a C++ compiler",
+                f"torch.compile failed ({_first_line(error)}); going on without it, which is slower; "
+                "mostly what it lacks is a C compiler such as gcc",
                 StkdWarning,
                 stacklevel=2,
             )
