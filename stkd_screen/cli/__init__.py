@@ -9,6 +9,7 @@ import typer
 
 from stkd_screen import __version__
 from stkd_screen.cli import distill, embed, evaluate, index, prepare, search, teach, train
+from stkd_screen.cli.text import printable
 from stkd_screen.errors import StkdError, StkdWarning
 
 app = typer.Typer(
@@ -62,7 +63,7 @@ def _print_warning(
     line: str | None = None,
 ) -> None:
     if issubclass(category, StkdWarning):
-        typer.secho(f"warning: {message}", fg="yellow", err=True)
+        typer.secho(printable(f"warning: {message}"), fg="yellow", err=True)
     else:
         typer.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)
 
@@ -83,7 +84,7 @@ def _run() -> None:
     try:
         app()
     except StkdError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        typer.secho(printable(f"error: {error}"), fg="red", err=True)
         sys.exit(1)
     except Interrupted as interrupt:
         sys.exit(128 + interrupt.args[0])

@@ -125,7 +125,7 @@ def _size(path: Path) -> int:
 
 @contextmanager
 def _unchanged(path: Path) -> Iterator[None]:
-    """Raises InputError at the end where a file was written to meanwhile; what was read is no one state of it."""
+    """Raises InputError at the end where a file was written to meanwhile: its rows are of no one state."""
     if path == STDIN or (os.path.exists(path) and not path.is_file()):  # a pipe: opened once only
         yield
         return
