@@ -2,9 +2,10 @@
 
 import csv
 import io
+import sys
 from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple, TextIO
+from typing import TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +16,13 @@ from stkd_screen.records.columns import ColumnChoice, listed, looks_like_header
 from stkd_screen.records.streams import LONGEST_LINE, Damaged, TextStream, damaged, line_too_long
 
 _MOST_LINES = 1000  # a record over more lines than this is taken for a quote that is never closed
+# Errors of rows in which another text may have the place of the SMILES: it would be a wrong molecule in silence.
+# The like behind the SMILES gives a wrong id at most, and is none.
 QUOTE_OPEN = "a quote that is opened and not closed"
 MORE_FIELDS = "more fields than the header has, so that the SMILES may be in another"
 
 
-class Row(NamedTuple):
-    line: int  # its first
-    fields: list[str]  # bytes that are not UTF-8 as surrogates
-    error: str | None = None
+Row = tuple[int, list[str]]  # its first line, and its fields; bytes that are not UTF-8 as surrogates
 
 
 def read_csv(
@@ -42,61 +42,55 @@ def read_csv(
         InputError: no such column, columns that change places, a damaged file (the records before it come
             first).
     """
-    rows = _rows(stream, source, delimiter)
-    first = next(rows, None)
-    if first is None:
+    open_quotes: set[int] = set()
+    rows = _rows(stream, source, delimiter, open_quotes)
+    line, first_fields = next(rows, (0, []))
+    if not first_fields:
         return
     by_number = isinstance(columns.smiles, int) and not isinstance(columns.id, str)
-    has_header = not by_number or looks_like_header(first.fields)
+    has_header = not by_number or looks_like_header(first_fields)
     if has_header:
-        names, batch = first.fields, []
+        names, batch = first_fields, []
     else:
-        names = [f"column {number}" for number in range(1, len(first.fields) + 1)]
-        batch = [first]
+        names = [f"column {number}" for number in range(1, len(first_fields) + 1)]
+        batch = [(line, first_fields)]
     smiles, id = columns.pick(names, source)
+    most_fields = len(names) if has_header else sys.maxsize
 
+    errors: dict[int, str] = {}  # index within the batch -> reason
     fault: InputError | None = None
     begun = stream.delivered
     try:
-        for row in rows:
-            if has_header and names[smiles] in row.fields and _is_header(row, names, source):
+        for line, fields in rows:
+            if has_header and names[smiles] in fields and _is_header(line, fields, names, source):
                 continue
-            if row.error or (has_header and len(row.fields) > len(names)):
-                row = _judged(row, names, smiles)
-            batch.append(row)
+            if line in open_quotes:
+                if any(field.startswith('"') for field in fields[: smiles + 1]):
+                    errors[len(batch)] = QUOTE_OPEN
+            elif len(fields) > most_fields and smiles > 0 and any(fields[most_fields:]):
+                errors[len(batch)] = MORE_FIELDS
+            batch.append((line, fields))
             if len(batch) >= batch_size or stream.delivered - begun >= BATCH_BYTES:
-                yield _records(batch, smiles, id, names[smiles], source)
-                batch, begun = [], stream.delivered
+                yield _records(batch, errors, smiles, id, names[smiles], source)
+                batch, errors, begun = [], {}, stream.delivered
     except InputError as error:
         fault = error  # the rows before it come first
     if batch:
-        yield _records(batch, smiles, id, names[smiles], source)
+        yield _records(batch, errors, smiles, id, names[smiles], source)
     if fault:
         raise fault
 
 
-def _is_header(row: Row, names: list[str], source: str) -> bool:
+def _is_header(line: int, fields: list[str], names: list[str], source: str) -> bool:
     """Whether a row that has the SMILES column's name in it is the header once more."""
-    if row.fields == names:
+    if fields == names:
         return True
-    if set(row.fields) <= set(names):
+    if set(fields) <= set(names):
         raise InputError(
-            f"{source} line {row.line}: another header, {listed(row.fields)}, after {listed(names)}; "
+            f"{source} line {line}: another header, {listed(fields)}, after {listed(names)}; "
             "the rows before it were read; make a file of its own of the rest"
         )
     return False
-
-
-def _judged(row: Row, names: list[str], smiles: int) -> Row:
-    """A row that is not split as it should be: an error where another text may have the place of the SMILES.
-
-    There it would cost a wrong molecule in silence, behind the SMILES a wrong id at most.
-    """
-    if row.error:
-        safe = not any(field.startswith('"') for field in row.fields[: smiles + 1])
-        return row._replace(error=None) if safe else row
-    safe = smiles == 0 or not any(row.fields[len(names) :])
-    return row if safe else row._replace(error=MORE_FIELDS)
 
 
 class _Lines:
@@ -132,13 +126,14 @@ class _Lines:
 
     def finish(self, count: int) -> None:
         """The first `count` lines in hand are done with; the others come again."""
-        self._again.extendleft(reversed(self.in_hand[count:]))
+        if count < len(self.in_hand):
+            self._again.extendleft(reversed(self.in_hand[count:]))
         self.done += count
         self.in_hand.clear()
 
 
-def _rows(stream: TextStream, source: str, delimiter: str) -> Iterator[Row]:
-    """The rows that are not blank."""
+def _rows(stream: TextStream, source: str, delimiter: str, open_quotes: set[int]) -> Iterator[Row]:
+    """The rows that are not blank; `open_quotes` gets the lines of quotes never closed, each a row of its own."""
     csv.field_size_limit(4 * LONGEST_LINE)
     # io.TextIOWrapper wants more of its stream than it uses.
     text = io.TextIOWrapper(stream, "utf-8", errors="surrogateescape", newline="")  # type: ignore[type-var]
@@ -153,11 +148,12 @@ def _rows(stream: TextStream, source: str, delimiter: str) -> Iterator[Row]:
                 if count > 1 and not _quotes_closed(lines.in_hand, delimiter):
                     [fields] = csv.reader(lines.in_hand[:1], delimiter=delimiter, quoting=csv.QUOTE_NONE)
                     lines.finish(1)
-                    yield Row(line, fields, QUOTE_OPEN)
+                    open_quotes.add(line)
+                    yield line, fields
                     break  # what is left of the reader is in the middle of a record
                 lines.finish(count)
                 if fields:
-                    yield Row(line, fields)
+                    yield line, fields
             else:
                 return
     except Damaged as fault:
@@ -180,12 +176,14 @@ def _delimiter(first_line: str, delimiter: str) -> str:
     return delimiter
 
 
-def _records(batch: list[Row], smiles: int, id: int | None, name: str, source: str) -> Records:
-    smiles_fields = [row.fields[smiles] if smiles < len(row.fields) else "" for row in batch]
-    id_fields = [row.fields[id] if id is not None and id < len(row.fields) else "" for row in batch]
-    lines = np.array([row.line for row in batch], np.int64)
+def _records(
+    batch: list[Row], errors: dict[int, str], smiles: int, id: int | None, name: str, source: str
+) -> Records:
+    smiles_fields = [fields[smiles] if smiles < len(fields) else "" for _, fields in batch]
+    id_fields = [fields[id] if id is not None and id < len(fields) else "" for _, fields in batch]
+    lines = np.array([line for line, _ in batch], np.int64)
     records = table_records(_as_bytes(smiles_fields), _as_bytes(id_fields), name, source, lines, "line")
-    records.errors.update({i: row.error for i, row in enumerate(batch) if row.error})
+    records.errors.update(errors)
     return records
 
 

@@ -13,6 +13,7 @@ from stkd_screen.records.streams import LONGEST_LINE, Damaged, TextStream, damag
 
 HEADERS = {name.encode() for name in SMILES_NAMES}
 _BLOCK = 4 << 20  # bytes: about 80,000 records, so little is split anew for the batch that spans two blocks
+_START = 1 << 16  # bytes in which the first record line mostly is
 _NEWLINE, _HASH, _BAR = b"\n#|"
 _BOM = b"\xef\xbb\xbf"
 _BOM_AT_LINE = re.compile(rb"(?m)^(?:\xef\xbb\xbf)+")
@@ -75,8 +76,8 @@ def read_smi(stream: TextStream, source: str, batch_size: int) -> Iterator[Recor
             text = _BOM_AT_LINE.sub(b"", text)  # a file put behind another brings its mark along
         if header is None:
             header = _header(text)
-        if header and header in text:
-            text = re.sub(rb"(?m)^" + re.escape(header) + rb"(?=\n)", b"", text)
+        if header:
+            text = _without(header, text)
         spans = find_records(text)
         whole = ended or len(text) >= BATCH_BYTES
         rows = len(spans) if whole else len(spans) - len(spans) % batch_size
@@ -100,11 +101,21 @@ def read_smi(stream: TextStream, source: str, batch_size: int) -> Iterator[Recor
 
 def _header(text: bytes) -> bytes | None:
     """The first record line where it is a header, empty where it is not; None where there is none."""
-    spans = find_records(text)
+    spans = find_records(text[:_START]) or find_records(text)
     if not len(spans):
         return None
     start, end = spans.line_start[spans.line[0] :][:2]
     return text[start : end - 1] if text[spans.start[0] : spans.end[0]].lower() in HEADERS else b""
+
+
+def _without(header: bytes, text: bytes) -> bytes:
+    """The text with nothing on the lines that are the header."""
+    if text.startswith(header + b"\n"):
+        text = text[len(header) :]
+    line = b"\n" + header + b"\n"
+    while line in text:  # again where two stand one behind the other
+        text = text.replace(line, b"\n\n")
+    return text
 
 
 def find_records(text: bytes) -> Spans:
