@@ -16,7 +16,7 @@ from stkd_screen.records.columns import ColumnChoice, listed, looks_like_header
 from stkd_screen.records.streams import LONGEST_LINE, Damaged, TextStream, damaged, line_too_long
 
 _MOST_LINES = 1000  # a record over more lines than this is taken for a quote that is never closed
-# Errors of rows in which another text may have the place of the SMILES: it would be a wrong molecule in silence.
+# Errors of rows in which another text may have the place of the SMILES: a wrong molecule, in silence.
 # The like behind the SMILES gives a wrong id at most, and is none.
 QUOTE_OPEN = "a quote that is opened and not closed"
 MORE_FIELDS = "more fields than the header has, so that the SMILES may be in another"
@@ -133,7 +133,7 @@ class _Lines:
 
 
 def _rows(stream: TextStream, source: str, delimiter: str, open_quotes: set[int]) -> Iterator[Row]:
-    """The rows that are not blank; `open_quotes` gets the lines of quotes never closed, each a row of its own."""
+    """The rows that are not blank; `open_quotes` gets the lines of quotes never closed, rows of their own."""
     csv.field_size_limit(4 * LONGEST_LINE)
     # io.TextIOWrapper wants more of its stream than it uses.
     text = io.TextIOWrapper(stream, "utf-8", errors="surrogateescape", newline="")  # type: ignore[type-var]
