@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 from stkd_screen.errors import InputError
 from stkd_screen.records.batch import Records, table_records
 from stkd_screen.records.columns import ColumnChoice
-from stkd_screen.records.streams import AGAIN
+from stkd_screen.records.streams import AGAIN, Damaged
 
 _READ_AHEAD = 1 << 20  # bytes of a column held at a time, instead of a whole row group's
 _FEW_ROWS = 64  # read at a time where the rows before a fault are sought
 _FAULTS = (OSError, pa.ArrowException)
+_TOO_FEW = Damaged("fewer rows than it says there are")
 
 
 class ParquetTable:
@@ -114,6 +115,8 @@ def _batches(
             for batch in file.iter_batches(batch_size, row_groups=groups, columns=columns, use_threads=False):
                 yield row, batch
                 row += len(batch)
+            if row < starts[-1]:
+                lost.add(row, int(starts[-1]), _TOO_FEW)
             return
         except _FAULTS:
             pass  # in the row group of this row, or in a later one that the batch reaches into
@@ -123,8 +126,8 @@ def _batches(
         for batch in rows[row - start :].combine_chunks().to_batches(batch_size):
             yield row, batch
             row += len(batch)
-        if fault:
-            lost.add(row, end, fault)
+        if row < end:
+            lost.add(row, end, fault or _TOO_FEW)
         row = end
 
 
