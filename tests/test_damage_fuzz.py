@@ -1,4 +1,4 @@
-"""Files damaged at random: no crash, no hang, and a file that knows its length never loses a row in silence."""
+"""Files damaged at random: no crash, no hang, and whatever knows its length loses no row in silence."""
 
 import bz2
 import gzip
@@ -37,8 +37,10 @@ def whole_files():
         "a.parquet": parquet(columns, row_group_size=700),
         "b.parquet": parquet(columns, **plain, compression="zstd", write_page_checksum=True),
         "c.parquet": parquet(columns, **plain, compression="none"),
-        "d.parquet": parquet(columns, **plain, data_page_version="2.0", column_encoding={"smiles": "DELTA_BYTE_ARRAY"}),
-    }  # fmt: skip
+        "d.parquet": parquet(
+            columns, **plain, data_page_version="2.0", column_encoding={"smiles": "DELTA_BYTE_ARRAY"}
+        ),
+    }
 
 
 WHOLE = whole_files()
