@@ -98,6 +98,7 @@ def _encoded(
                     yield records, *encoder.table(records, options, first_row=row), bytes_read
                 row += len(records)
                 if row == limit:
+                    summary.input_fault = reader.fault
                     return
     except InputError as fault:
         if row == 0:

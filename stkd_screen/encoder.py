@@ -1,7 +1,7 @@
 """The encoder: packed molecules in, embeddings and predictions out, on whatever device is at hand."""
 
-import ctypes
-import sys
+import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,22 +12,20 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from stkd_screen.batching import equal_length_batches
-from stkd_screen.errors import StkdError
+from stkd_screen.errors import StkdError, StkdWarning
+from stkd_screen.forward import ForwardPass
 from stkd_screen.output import OutputOptions, result_table
 from stkd_screen.records import Records
 from stkd_screen.smiles import Molecules, pretransform
-from stkd_screen.smiles.tokens import lay_out, token_counts
 from stkd_screen.student import Student
 from stkd_screen.weights import DEFAULT_MODEL, Weights, in_units, load_weights
 
 if TYPE_CHECKING:
     import polars as pl
 
-# Tokens a forward pass: enough to keep the matrix products busy, small enough for cache or memory.
-BATCH_TOKENS = {"cpu": 4096, "cuda": 262_144}
 # Molecules that are read, sorted by length, encoded and put back in order at a time.
 WINDOW = {"cpu": 2048, "cuda": 131_072}
+_CERTAIN = 1000  # molecules without a finite result that are no accident
 
 
 @dataclass(frozen=True)
@@ -58,21 +56,37 @@ class Encoder:
     ) -> None:
         self.weights = weights
         self.device = choose_device(device)
-        self.batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
         self.window = WINDOW[self.device.type]
         self.student = weights.student.to(self.device).eval()
-        if compile if compile is not None else self.device.type == "cuda":
-            self.student.compile(dynamic=True)
+        compile = self.device.type == "cuda" if compile is None else compile
+        self._forward = ForwardPass(self.student, batch_tokens, compile)
+        self._finite_seen = False
 
     def encode(self, molecules: Molecules) -> Encoded:
-        """Embed and predict. Batch-mates never change a result: batches hold one token count, unpadded."""
+        """Embed and predict. Batch-mates never change a result: batches hold one token count, unpadded.
+
+        Raises:
+            StkdError: the model gives no finite value at all, or see `ForwardPass`.
+        """
         config = self.student.config
         embedding = np.full((len(molecules), config.embedding_width), np.nan, np.float32)
         prediction = np.full((len(molecules), config.targets), np.nan, np.float32)
-        batches = encode_rows(self.student, molecules, batch_tokens=self.batch_tokens)
-        for rows, states, standardised in batches:
+        encoded = finite = 0
+        for rows, states, standardised in self._forward.batches(molecules):
             embedding[rows], prediction[rows] = states, standardised
+            encoded += len(rows)
+            finite += int(np.isfinite(standardised).all(axis=1).sum())
+        self._check_finite(encoded, finite)
         return Encoded(embedding, in_units(prediction, self.weights.targets))
+
+    def _check_finite(self, encoded: int, finite: int) -> None:
+        """A molecule without a finite value is an error row; a model or a device that has none is broken."""
+        if encoded and not finite and (encoded >= _CERTAIN or not self._finite_seen):
+            raise StkdError(
+                f"model {self.weights.name!r} on {self.device} gave no finite value for any of {encoded:,} "
+                "molecules; try --device cpu, and if that is the same, another --model"
+            )
+        self._finite_seen |= finite > 0
 
     def table(
         self, records: Records, options: OutputOptions, first_row: int = 0
@@ -109,35 +123,11 @@ class Encoder:
         return pl.DataFrame(pl.from_arrow(pa.concat_tables(tables))).drop("id")
 
 
-@torch.inference_mode()
 def encode_rows(
-    student: Student, molecules: Molecules, rows: np.ndarray | None = None, batch_tokens: int | None = None
+    student: Student, molecules: Molecules, rows: np.ndarray | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Run a student over molecules in batches of one token count, on the device it is on.
-
-    On CUDA the linear algebra is bfloat16.
-
-    Args:
-        student: in evaluation mode.
-        molecules: R packed molecules.
-        rows: those to encode; by default all that could be read.
-        batch_tokens: most tokens in one forward pass.
-
-    Yields:
-        Rows (B,), their embeddings (B, E) and their standardised predictions (B, targets), float32.
-    """
-    device = student.table.device
-    most = batch_tokens or BATCH_TOKENS[device.type]
-    counts = token_counts(molecules)
-    rows = np.flatnonzero(counts) if rows is None else rows
-    for i, batch in enumerate(equal_length_batches(counts, rows, lambda T: max(1, most // T))):
-        arrays = lay_out(molecules, batch, surroundings=student.config.surroundings)
-        tokens, n_atoms = (torch.from_numpy(array).to(device) for array in arrays)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            states, prediction = student(tokens, n_atoms)
-        yield batch, states.float().cpu().numpy(), prediction.float().cpu().numpy()
-        if i % 2:
-            release_freed_memory()
+    """As `ForwardPass.batches`, for a student in evaluation mode."""
+    return ForwardPass(student).batches(molecules, rows)
 
 
 def load(model: str | Path = DEFAULT_MODEL, device: str = "auto", **options: int | bool | None) -> Encoder:
@@ -155,33 +145,55 @@ def choose_device(device: str) -> torch.device:
 
     Raises:
         StkdError: an unknown name, or a CUDA device that is not usable here.
+
+    Warns:
+        StkdWarning: auto takes the CPU though there is a GPU.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        fault = cuda_fault(torch.device("cuda"))
+        if fault and gpu_is_there():
+            warnings.warn(
+                f"there is a GPU, but it is not usable ({fault}); computing on the CPU",
+                StkdWarning,
+                stacklevel=2,
+            )
+        return torch.device("cpu" if fault else "cuda")
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise StkdError(f"unknown device {device!r}; give auto, cpu, cuda or cuda:N") from error
     if chosen.type not in WINDOW:
         raise StkdError(f"device {device!r} is not supported; give auto, cpu, cuda or cuda:N")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise StkdError(
-            f"device {device!r}: {torch.cuda.device_count()} usable CUDA devices here; give cpu or auto"
-        )
+    if chosen.type == "cuda" and (fault := cuda_fault(chosen)):
+        raise StkdError(f"device {device!r} is not usable ({fault}); give cpu or auto")
     return chosen
 
 
-def release_freed_memory() -> None:
-    """Give freed memory back to the system, where the C library is glibc.
+def cuda_fault(device: torch.device) -> str | None:
+    """Why a CUDA device is not usable, None where it is."""
+    with warnings.catch_warnings(record=True) as told:  # PyTorch tells of an old driver by a warning
+        warnings.simplefilter("always")
+        if not torch.cuda.is_available():
+            if torch.version.cuda is None and torch.version.hip is None:
+                return "this PyTorch is built without CUDA"
+            return _first_sentence(told[0].message) if told else "PyTorch finds no CUDA device"
+        if (device.index or 0) >= torch.cuda.device_count():
+            return f"there are {torch.cuda.device_count()} CUDA devices, counted from 0"
+        try:
+            torch.ones(1, device=device).sum().item()
+        except RuntimeError as error:
+            return _first_sentence(error)
+    return None
 
-    Batches of ever other shapes leave holes that glibc keeps and cannot reuse: over 300,000 molecules the
-    resident set would double.
-    """
-    if _malloc_trim is not None:
-        _malloc_trim(0)
+
+def gpu_is_there() -> bool:
+    """Whether the machine has an NVIDIA GPU that nobody hides on purpose."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return not hidden and (os.path.exists("/dev/nvidiactl") or torch.cuda.is_available())
 
 
-_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+def _first_sentence(told: object) -> str:
+    return str(told).strip().split("\n")[0].split(". ")[0].rstrip(".")
 
 
 def smiles_buffers(smiles: pa.Array) -> tuple[np.ndarray, np.ndarray]:

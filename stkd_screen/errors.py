@@ -23,3 +23,7 @@ class SearchError(StkdError):
 
 class OutputError(StkdError):
     """An output file cannot be written."""
+
+
+class StkdWarning(UserWarning):
+    """What a user should know though the work goes on; the command line prints it in yellow."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
@@ -147,12 +148,22 @@ def load_weights(model: str | Path = DEFAULT_MODEL) -> Weights:
     config, tensors = read_model_folder(folder, "student", versions, keys)
     atom_types = pop_atom_types(tensors)
     names = [field.name for field in fields(FingerprintBasis)]
-    basis = {name: tensors.pop(FINGERPRINTS + name) for name in names if FINGERPRINTS + name in tensors}
-    student = Student(StudentConfig(**config["student"]))
-    fill(student, tensors, folder)
+    basis = {
+        name: tensors.pop(FINGERPRINTS + name).clone() for name in names if FINGERPRINTS + name in tensors
+    }
+    try:
+        with torch.device("meta"):  # takes no memory before the tensors are known to fit
+            student = Student(StudentConfig(**config["student"]))
+        targets = [Target(**target) for target in config["targets"]]
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise WeightsError(f"{folder / 'config.json'} describes no student: {error}; copy it anew") from error
+    own = {
+        name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()
+    }  # not maps of the file
+    fill(student, own, folder, assign=True)
     return Weights(
         student=student.eval(),
-        targets=[Target(**target) for target in config["targets"]],
+        targets=targets,
         atom_types=atom_types,
         max_heavy_atoms=config["max_heavy_atoms"],
         fingerprints=FingerprintBasis(**basis) if basis else None,
@@ -215,10 +226,13 @@ def read_model_folder(
     sha256 = file_sha256(file)
     if sha256 != config["sha256"]:
         raise WeightsError(
-            f"{file}: its SHA-256 is {sha256[:12]}..., config.json says {config['sha256'][:12]}...: "
+            f"{file}: its SHA-256 is {sha256[:12]}..., config.json says {str(config['sha256'])[:12]}...: "
             "the file was altered or cut short; copy the folder anew"
         )
-    return config, load_file(file)
+    try:
+        return config, load_file(file)
+    except SafetensorError as error:
+        raise WeightsError(f"{file} is no safetensors file: {error}; copy the folder anew") from error
 
 
 def pop_atom_types(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
@@ -235,19 +249,21 @@ def model_kind(folder: Path) -> str:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return config
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise WeightsError(f"{path} describes no model; copy the folder anew")
+    return config
 
 
-def fill(model: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
-    """Load tensors into a model.
+def fill(model: nn.Module, tensors: dict[str, Tensor], folder: Path, *, assign: bool = False) -> None:
+    """Load tensors into a model; `assign`: make them its parameters instead of copying them.
 
     Raises:
         WeightsError: they do not fit it.
     """
     try:
-        model.load_state_dict(tensors)
+        model.load_state_dict(tensors, assign=assign)
     except RuntimeError as error:
         raise WeightsError(
             f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}: {error}"

@@ -12,7 +12,7 @@ LAYERS = [
     ["cli"],
     ["embed", "teach", "search"],
     ["encoder"],
-    ["output"],
+    ["output", "forward"],
     ["parquet", "domain", "weights", "batching"],
     ["student", "records"],
     ["smiles", "background"],
@@ -26,7 +26,7 @@ ALLOWED = {
     "numba": {"smiles"},
     "faiss": {"search"},
     "rdkit": {"search", "teach"},
-    "torch": {"student", "encoder", "weights", "teach"},
+    "torch": {"student", "encoder", "forward", "weights", "teach"},
     "matplotlib": {"teach"},
     "safetensors": {"weights", "teach"},
 }

@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import random
+import re
 import sys
 import uuid
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stkd_screen.errors import InputError
+from stkd_screen.errors import InputError, StkdWarning
 from stkd_screen.records import RecordReader, Records, open_text, smi
 
 TEXT = b"CCO ethanol\nc1ccccc1\tbenzene\nC methane\n"
@@ -191,7 +192,7 @@ def test_smi_very_long_line_is_one_record(write):
 def test_smi_utf16_names_the_fix(write):
     found, message = rows_before_fault(write("x.smi", TEXT.decode().encode("utf-16")))
     assert found == []
-    assert message.endswith("x.smi: UTF-16 text; save it as UTF-8")
+    assert message.endswith("x.smi: cannot be read: UTF-16 text; save it as UTF-8")
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 1000])
@@ -260,7 +261,7 @@ def test_truncated_file_keeps_the_rows_before(write, extension, kind):
     assert len(found) > 1000
     assert found == smiles[: len(found)]
     place = f"damaged after line {len(found) + 1} (compressed data ended early)"
-    assert message == f"{path}: {place}; the rows before it were read"
+    assert message == f"{path}: {place}; the rows before it were read; copy or download it again"
 
 
 @pytest.mark.parametrize("extension", [".gz", ".bz2", ".xz"])  # pyarrow's zstd writes no checksum
@@ -271,7 +272,7 @@ def test_flipped_byte_is_noticed(write, extension):
     found, message = rows_before_fault(write(f"x.smi{extension}", bytes(data)))
     # What follows the wrong byte may pass as data until the checksum is met: the error comes all the same.
     assert found[:1000] == smiles[: len(found)][:1000]
-    assert "damaged after line" in message or "cannot be read" in message
+    assert "damaged after line" in message and "some may be altered; copy or download it again" in message
 
 
 def test_zstd_hands_over_all_that_can_be_decompressed(write):
@@ -285,15 +286,26 @@ def test_zstd_hands_over_all_that_can_be_decompressed(write):
 def test_not_compressed_at_all(write, extension):
     found, message = rows_before_fault(write(f"x.smi{extension}", TEXT))
     assert found == []
-    assert "cannot be read" in message
-    assert "extension" in message
+    assert message.endswith(
+        f"no {extension} data in it; if it is plain text, rename it to x.smi, else copy or download it again"
+    )
 
 
 @any_compression
 @pytest.mark.parametrize("kind", ["smi", "csv"])
-def test_empty_file_is_no_error(write, extension, kind):
-    assert rows(write(f"x.{kind}{extension}", b"")) == []
-    assert rows(write(f"y.{kind}{extension}", COMPRESS[extension](b""))) == []
+def test_a_file_of_nothing_is_told_and_no_error(write, extension, kind):
+    path = write(f"x.{kind}{extension}", COMPRESS[extension](b""))
+    assert rows(path) == []
+    other = write("other.smi", TEXT)
+    with pytest.warns(StkdWarning, match=re.escape(f"{path}: no record in it")):
+        assert rows(path, other) == ROWS
+
+
+@compressed
+def test_an_empty_file_is_no_compressed_one(write, extension):
+    found, message = rows_before_fault(write(f"x.smi{extension}", b""))
+    assert found == []
+    assert message.endswith(f"empty, not even the start of {extension} data; copy or download it again")
 
 
 # ---- .csv, .tsv
@@ -420,12 +432,25 @@ def test_csv_long_field(write):
     assert rows(write("x.csv", b"smiles\n" + long + b"\nN\n")) == [(long.decode(), None), ("N", None)]
 
 
-def test_csv_unclosed_quote_is_no_silent_loss(write):
-    path = write("x.csv", b'smiles,id\nCCO,a\nC,"b\n' + b"N,c\n" * 2000)
-    found, message = rows_before_fault(path)
-    assert found == ["CCO"]
-    assert message.startswith(f"{path} line 3: ")
-    assert "quote" in message
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+@pytest.mark.parametrize("after", [2, 998, 999, 1000, 5000])  # lines that the quote could swallow
+@pytest.mark.parametrize("smiles_first", [True, False])
+def test_an_open_quote_costs_its_own_line_alone(write, kind, after, smiles_first):
+    fields = [("smiles", "id"), ("CCO", "a"), ("C", '"b'), *(("N", f"c{i}") for i in range(after))]
+    fields += [('"O"', '"d""\ne"'), ("F", "f")]
+    comma = "\t" if kind == "tsv" else ","
+    text = "\n".join(comma.join(pair if smiles_first else pair[::-1]) for pair in fields)
+    batches = list(RecordReader([write(f"x.{kind}", text.encode())], batch_size=7))
+    assert [smiles for batch in batches for smiles in batch.smiles.to_pylist()] == [
+        "CCO", "C", *["N"] * after, "O", "F",
+    ]  # fmt: skip
+    assert [id for batch in batches for id in batch.id.to_pylist()] == [
+        "a", '"b', *(f"c{i}" for i in range(after)), 'd"\ne', "f",
+    ]  # fmt: skip
+    lines = np.concatenate([batch.lines for batch in batches]).tolist()
+    assert lines == [*range(2, after + 5), after + 6]
+    reasons = {batch.lines[i]: reason for batch in batches for i, reason in batch.errors.items()}
+    assert reasons == ({} if smiles_first else {3: "a quote that is opened and not closed"})
 
 
 def test_csv_batches_are_full(write):
@@ -530,9 +555,48 @@ def test_parquet_damage(tmp_path):
     middle = len(whole) * 6 // 10
     path.write_bytes(whole[:middle] + bytes(5000) + whole[middle + 5000 :])
     found, message = rows_before_fault(path, batch_size=1000)
-    assert 0 < len(found) < len(smiles)
-    assert found == smiles[: len(found)]
-    assert f"damaged after row {len(found)} (" in message
+    lost = re.search(
+        r"([\d,]+) of 20,000 rows cannot be read \(.+\): rows (\d+) to 15000; the others", message
+    )
+    first = int(lost[2])
+    assert 10_000 < first < 15_000 and lost[1] == f"{15_001 - first:,}"
+    assert found == smiles[: first - 1] + smiles[15_000:]
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+@pytest.mark.parametrize("batch_size", [7, 300, 1000, 5000])
+def test_parquet_damage_in_several_row_groups(tmp_path, batch_size, dictionary):
+    smiles = [f"{'C' * (i % 9 + 1)}O" if dictionary else text for i, text in enumerate(random_smiles(3000))]
+    array = pa.array(smiles).dictionary_encode() if dictionary else pa.array(smiles)
+    path = write_parquet(
+        tmp_path / "x.parquet",
+        {"smiles": array, "id": range(3000)},
+        row_group_size=300,
+        data_page_size=1000,
+        write_batch_size=50,
+        compression="gzip",
+        use_dictionary=dictionary,
+    )
+    data = bytearray(path.read_bytes())
+    with pq.ParquetFile(path) as file:
+        for group in (1, 2, 7):
+            column = file.metadata.row_group(group).column(0)
+            start = column.dictionary_page_offset or column.data_page_offset
+            place = start + column.total_compressed_size * 2 // 3
+            data[place : place + 20] = bytes(20)
+    path.write_bytes(data)
+    kept, places = [], []
+    with pytest.raises(InputError, match="of 3,000 rows cannot be read") as fault:
+        for batch in RecordReader([path], batch_size=batch_size):
+            check_layout(batch)
+            assert batch.id.to_pylist() == [str(line - 1) for line in batch.lines]
+            kept += batch.smiles.to_pylist()
+            places += batch.lines.tolist()
+    assert kept == [smiles[line - 1] for line in places] and places == sorted(set(places))
+    lost = set(range(1, 3001)) - set(places)
+    assert {(line - 1) // 300 for line in lost} == {1, 2, 7}
+    assert f"x.parquet: {len(lost):,} of 3,000" in str(fault.value)
+    assert len(lost) < 900 or dictionary
 
 
 # ---- inputs, progress

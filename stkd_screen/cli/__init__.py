@@ -2,12 +2,15 @@
 
 import signal
 import sys
+import warnings
+from typing import TextIO
 
 import typer
 
 from stkd_screen import __version__
 from stkd_screen.cli import bench, distill, embed, evaluate, index, prepare, search, teach, train
-from stkd_screen.errors import StkdError
+from stkd_screen.cli.text import printable
+from stkd_screen.errors import StkdError, StkdWarning
 
 app = typer.Typer(
     name="stkd-screen",
@@ -52,13 +55,37 @@ def _interrupt(number: int, _: object) -> None:
     raise Interrupted(number)
 
 
+def _print_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if issubclass(category, StkdWarning):
+        typer.secho(printable(f"warning: {message}"), fg="yellow", err=True)
+    else:
+        typer.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)
+
+
 def main() -> None:
-    """Run the program; an error made for the user is printed in red and exits 1, an interrupt exits 130."""
+    """Run the program; an error made for the user is printed in red and exits 1, an interrupt exits 130.
+
+    Warnings made for the user are printed in yellow, each as it comes.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", StkdWarning)
+        warnings.showwarning = _print_warning
+        _run()
+
+
+def _run() -> None:
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         app()
     except StkdError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        typer.secho(printable(f"error: {error}"), fg="red", err=True)
         sys.exit(1)
     except Interrupted as interrupt:
         sys.exit(128 + interrupt.args[0])

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from stkd_screen.cli.text import printable
 
 # Measures and their headings, in the order of columns.
 MEASURES = {"mae": "MAE", "rmse": "RMSE", "r2": "R2", "auc": "AUC", "log_loss": "log loss"}
@@ -16,6 +19,16 @@ if TYPE_CHECKING:
     from stkd_screen.teach.evaluate import Metrics
     from stkd_screen.teach.loop import Progress as TrainingProgress
     from stkd_screen.weights import Target
+
+
+class Terminal(Console):
+    """A console for texts that come from files: nothing in them is markup or an order to it."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
 
 
 def metrics_table(metrics: "dict[str, Metrics]", targets: "list[Target]") -> Table:

@@ -64,16 +64,14 @@ def embed(
         stkd-screen embed zinc.smi.gz -o out.parquet
     """
     started = time.perf_counter()
-    from rich.console import Console
-
-    from stkd_screen.cli.display import EmbedDisplay
+    from stkd_screen.cli.display import EmbedDisplay, Terminal
     from stkd_screen.embed import embed as run_embed
     from stkd_screen.encoder import load
     from stkd_screen.errors import InputError
     from stkd_screen.output import OutputOptions
     from stkd_screen.records import RecordReader
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     with console.status("Loading; the first run after an installation compiles the SMILES parser (20 s)"):
         encoder = load(model, device, batch_tokens=batch_tokens)
         encoder.embed(["C"])

@@ -36,20 +36,19 @@ def index(
 
     stkd-screen index out.parquet
     """
-    from rich.console import Console
-
+    from stkd_screen.cli.display import Terminal
     from stkd_screen.errors import SearchError
     from stkd_screen.search.home import find_index
 
     if list_:
-        _print_list(Console())
+        _print_list(Terminal())
     elif info:
         folder = find_index(name)
-        _print_info(Console(), folder)
+        _print_info(Terminal(), folder)
     elif not outputs:
         raise SearchError("nothing to index; give what embed wrote: stkd-screen index OUT.parquet")
     else:
-        _build(Console(stderr=True), outputs, name, kind, memory, add, overwrite)
+        _build(Terminal(stderr=True), outputs, name, kind, memory, add, overwrite)
 
 
 def _build(
@@ -86,7 +85,6 @@ def _build(
 
 
 def _print_list(console: "Console") -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from stkd_screen.errors import SearchError
@@ -104,11 +102,11 @@ def _print_list(console: "Console") -> None:
         manifest = load_manifest(folder)
         mark = " (default)" if default and folder.resolve() == default.resolve() else ""
         table.add_row(
-            escape(folder.name) + mark,
+            folder.name + mark,
             f"{manifest.rows:,}",
             manifest.kind,
             f"{manifest.recall:.3f}",
-            escape(manifest.origin.model),
+            manifest.origin.model,
             manifest.built,
         )
     console.print(table)

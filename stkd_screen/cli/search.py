@@ -43,6 +43,10 @@ def search(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the hits: .parquet, .csv or .json.")
     ] = None,
+    raw_csv: Annotated[
+        bool,
+        typer.Option("--raw-csv", help="Write texts that a spreadsheet would take for formulas unmarked."),
+    ] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page with depictions: one .html file.")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace outputs that are there already.")
@@ -65,8 +69,7 @@ def search(
     """
     import time
 
-    from rich.console import Console
-
+    from stkd_screen.cli.display import Terminal
     from stkd_screen.search.hits import SearchOptions
     from stkd_screen.search.hits import search as run_search
     from stkd_screen.search.home import find_index
@@ -75,7 +78,7 @@ def search(
     from stkd_screen.search.queries import load_encoder, read_queries
     from stkd_screen.search.report import html_report
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     check_outputs(output, html, overwrite=overwrite)
     options = SearchOptions(k, exact, where, min_similarity, unique, rerank, candidates)
     with console.status("Loading"):
@@ -89,11 +92,11 @@ def search(
     hits = run_search(opened, queries, options)
     seconds = time.perf_counter() - started
     if output:
-        write_hits(hits, output)
+        write_hits(hits, output, raw_csv=raw_csv)
     if html:
         write_report(html_report(hits, queries, opened.manifest, opened.folder.name), html)
     if not output and not html:
-        _print_hits(Console(), hits, opened)
+        _print_hits(Terminal(), hits, opened)
     _print_summary(console, hits, opened, seconds, exact)
     for path in filter(None, (output, html)):
         console.print(f"written: {path}", highlight=False, soft_wrap=True)
@@ -101,16 +104,15 @@ def search(
 
 def _print_hits(console: "Console", hits: "pl.DataFrame", index: "Index") -> None:
     """One table a query on standard output."""
-    from rich.markup import escape
     from rich.table import Table
 
     energies = index.manifest.origin.predictions
     for of_query in hits.partition_by("query", maintain_order=True):
         first = of_query.row(0, named=True)
         title = f"query {first['query']}: {first['query_smiles']} {first['query_id'] or ''}".rstrip()
-        console.print(escape(title), style="bold", highlight=False, soft_wrap=True)
+        console.print(title, style="bold", highlight=False, soft_wrap=True)
         if first["rank"] is None:
-            console.print(f"  {escape(first['error'])}\n", highlight=False, soft_wrap=True)
+            console.print(f"  {first['error']}\n", highlight=False, soft_wrap=True)
             continue
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("rank", justify="right")
@@ -121,7 +123,7 @@ def _print_hits(console: "Console", hits: "pl.DataFrame", index: "Index") -> Non
         for hit in of_query.iter_rows(named=True):
             values = [_number(hit["cosine"], 3), _number(hit["tanimoto"], 3)]
             values += [_number(hit[name], 2, "*" if hit["warned"] else "") for name in energies]
-            table.add_row(str(hit["rank"]), escape(hit["id"] or ""), escape(hit["smiles"]), *values)
+            table.add_row(str(hit["rank"]), hit["id"] or "", hit["smiles"], *values)
         console.print(table)
         console.print()
 

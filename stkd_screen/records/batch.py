@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+BATCH_BYTES = 1 << 26  # a batch of text ends here even if it lacks records: very long lines fill no memory
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,26 @@ def id_text(raw: pa.Array) -> pa.Array:
     except pa.ArrowInvalid:
         texts = [value if value is None else value.decode("utf-8", "replace") for value in raw.to_pylist()]
         return pa.array(texts, pa.large_string())
+
+
+def table_records(
+    smiles: pa.Array, ids: pa.Array, name: str, source: str, lines: np.ndarray, unit: str
+) -> Records:
+    """Records of two columns.
+
+    Args:
+        smiles, ids: (R,) large_binary; null or empty where missing.
+        name: the SMILES column's, for messages.
+    """
+    smiles, errors = smiles_text(smiles.fill_null(b""))
+    smiles = pc.utf8_trim_whitespace(smiles)
+    if pc.any(pc.match_substring(smiles, "|")).as_py():  # extended SMILES: `CCO |...|`
+        smiles = pc.replace_substring_regex(smiles, r"(?s)^(\S+)\s+\|.*", r"\1")
+    empty = np.asarray(pc.binary_length(smiles)) == 0
+    errors |= {int(i): f"no SMILES in column {name!r}" for i in np.flatnonzero(empty)}
+    ids = pc.utf8_trim_whitespace(id_text(ids))
+    ids = pc.if_else(pc.equal(pc.binary_length(ids), 0), pa.scalar(None, pa.large_string()), ids)
+    return Records(smiles, ids, errors, source, lines, unit)
 
 
 def _from_zero(array: pa.Array) -> pa.Array:

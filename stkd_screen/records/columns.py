@@ -60,7 +60,7 @@ def pick_columns(names: Sequence[str], smiles: Column, id: Column, source: str) 
     *usual, structure = SMILES_NAMES
     smiles_index = _first_of([*usual, *(name for name in lower if "smiles" in name), structure], lower)
     if smiles_index is None:
-        raise InputError(f"{source}: no SMILES column among {_listed(names)}; name it with --smiles-column")
+        raise InputError(f"{source}: no SMILES column among {listed(names)}; name it with --smiles-column")
     return smiles_index, id_index
 
 
@@ -85,10 +85,10 @@ def _asked_for(names: Sequence[str], column: str | int, source: str, option: str
         return names.index(column)
     same = [i for i, name in enumerate(names) if name.strip().lower() == column.strip().lower()]
     if not same:
-        raise InputError(f"{source}: no column {column!r} among {_listed(names)}; choose one with {option}")
+        raise InputError(f"{source}: no column {column!r} among {listed(names)}; choose one with {option}")
     return same[0]
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:20])
     return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -1,6 +1,7 @@
 """From what the user names (files, folders, -) to a list of files, each of a known format."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stkd_screen.errors import InputError
@@ -42,37 +43,67 @@ def expand(inputs: Sequence[str | Path], exclude: Path | None = None) -> list[Pa
         InputError: a file is missing, of an unknown extension or the excluded one; a folder has nothing to
             read.
     """
-    output = exclude.resolve() if exclude else None
+    output = os.path.realpath(exclude) if exclude else None
     files: list[Path] = []
     for path in map(Path, inputs):
         if path == STDIN:
             files.append(path)
-        elif path.is_dir():
+        elif os.path.isdir(path):
             files.extend(_folder(path, output))
-        elif not path.exists():
-            raise InputError(f"no such file: {path}; check the name and the folder you are in")
+        elif not os.path.exists(path):
+            raise _missing(path)
         elif file_format(path) is None:
             raise InputError(f"{path}: unknown extension; rename it to one of these: {_KNOWN}")
-        elif path.resolve() == output:
+        elif os.path.realpath(path) == output:
             raise InputError(f"{path} is both input and output; give another -o")
         else:
             files.append(path)
     return files
 
 
-def _folder(folder: Path, output: Path | None) -> list[Path]:
-    def wanted(path: Path) -> bool:
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        listed = file_format(path) is not None and _extension(path)[0] != _ONLY_BY_NAME
-        return listed and not hidden and path.is_file() and path.resolve() != output
+def _missing(path: Path) -> InputError:
+    if os.path.islink(path):
+        return InputError(f"{path} is a link to {os.readlink(path)}, which is not there; mend the link")
+    return InputError(
+        f"no such file: {path}; check the name, the folder you are in and who may read its folder"
+    )
 
-    found = sorted(filter(wanted, folder.rglob("*")))
+
+def _folder(folder: Path, output: str | None) -> list[Path]:
+    def wanted(path: Path) -> bool:
+        listed = file_format(path) is not None and _extension(path)[0] != _ONLY_BY_NAME
+        return listed and os.path.realpath(path) != output
+
+    found = sorted(filter(wanted, _files(folder)))
     if not found:
         raise InputError(
             f"{folder}: no molecule file in this folder; name hidden and {_ONLY_BY_NAME} files themselves; "
             f"known extensions: {_KNOWN}"
         )
     return found
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder that are not hidden, behind links too but no folder twice.
+
+    Links to nothing are among them: opening them says so.
+
+    Raises:
+        InputError: a folder that cannot be listed, since nobody would miss what is in it.
+    """
+
+    def refuse(fault: OSError) -> None:
+        raise InputError(f"{fault.filename}: cannot be listed ({fault.strerror}); check its permissions")
+
+    seen: set[str] = set()
+    for at, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(at)
+        if real in seen:
+            folders.clear()  # a link back
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(at, name) for name in names if not name.startswith("."))
 
 
 def _extension(path: Path) -> tuple[str, bool]:

@@ -1,15 +1,19 @@
 """All inputs of a run as one stream of batches, with progress by input bytes."""
 
+import os
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from stkd_screen.errors import InputError
+from stkd_screen.errors import InputError, StkdWarning
 from stkd_screen.records.batch import Records
 from stkd_screen.records.columns import ColumnChoice
+from stkd_screen.records.delimited import read_csv
 from stkd_screen.records.inputs import STDIN, expand, file_format
+from stkd_screen.records.parquet import ParquetTable
 from stkd_screen.records.smi import read_smi
-from stkd_screen.records.streams import TextStream, open_text
-from stkd_screen.records.tables import ParquetTable, read_csv
+from stkd_screen.records.streams import TextStream, open_file, open_text
 
 
 class RecordReader:
@@ -19,17 +23,21 @@ class RecordReader:
         inputs: files, folders, `-` for standard input (.smi lines).
         smiles_column, id_column: name or 1-based number (3 or "3") of a column in .csv, .tsv and .parquet
             files; found by their usual names where None. In .smi files the SMILES always comes first.
-        batch_size: records a batch; only the last one of a file may hold fewer.
+        batch_size: records a batch; the last one of a file, and those of very long lines, hold fewer.
         exclude: the output of the run: left out of folders, and refused where an input names it.
 
     Raises:
-        InputError: here for inputs that cannot be read at all; while iterating, after the rows before it, for
-            a damaged file.
+        InputError: here for inputs that are not there at all. While iterating for damaged ones, after all
+            rows that could be read: a damaged file keeps no other from being read.
+
+    Warns:
+        StkdWarning: at once for a damaged file that others follow; for one of several that has no record.
     """
 
     files: list[Path]  # expanded inputs, in order
     bytes_total: int | None  # sum of (compressed) file sizes; None where stdin is among them
     columns: dict[str, tuple[str, str | None]]  # of each table begun: names of its SMILES and its id column
+    faults: list[str]  # of each damaged input so far, what is wrong
 
     def __init__(
         self,
@@ -52,35 +60,85 @@ class RecordReader:
                 "--smiles-column and --id-column are for .csv, .tsv and .parquet files, and no input is one; "
                 "a .smi line is SMILES, then id: rename a file of tab-separated columns to .tsv"
             )
-        self.bytes_total = None if STDIN in self.files else sum(path.stat().st_size for path in self.files)
+        self.bytes_total = None if STDIN in self.files else sum(map(_size, self.files))
         self._bytes_before = 0
         self._current: TextStream | ParquetTable | None = None
+        self.faults = []
 
     @property
     def bytes_read(self) -> int:
         """Raw input bytes read so far; reaches `bytes_total` at the end."""
         return self._bytes_before + (self._current.position if self._current else 0)
 
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the inputs so far, None where nothing is."""
+        if len(self.faults) < 2:
+            return "".join(self.faults) or None
+        return "\n- ".join(
+            [f"{len(self.faults)} of {len(self.files)} inputs are not read in full:", *self.faults]
+        )
+
     def __iter__(self) -> Iterator[Records]:
         self._bytes_before, self._current = 0, None
+        self.faults = []
         for path in self.files:
-            yield from self._read(path)
+            records = 0
+            try:
+                for batch in self._read(path):
+                    records += len(batch)
+                    yield batch
+            except InputError as fault:
+                self.faults.append(str(fault))
+                if path != self.files[-1]:
+                    warnings.warn(f"{fault}; going on with the next input", StkdWarning, stacklevel=2)
+            else:
+                if records == 0 and len(self.files) > 1:
+                    warnings.warn(f"{_name(path)}: no record in it", StkdWarning, stacklevel=2)
             self._bytes_before, self._current = self.bytes_read, None
+        if self.fault:
+            raise InputError(self.fault)
 
     def _read(self, path: Path) -> Iterator[Records]:
-        source = "<stdin>" if path == STDIN else str(path)
-        kind = file_format(path)
+        source, kind = _name(path), file_format(path)
         if kind == "parquet":
             table = self._current = ParquetTable(path, self._choice)
-            yield from table.read(source, self.batch_size)
+            with _unchanged(path):
+                yield from table.read(source, self.batch_size)
             return
-        with open_text(path) as stream:
+        with open_text(path) as stream, _unchanged(path):
             self._current = stream
             if kind == "smi":
                 yield from read_smi(stream, source, self.batch_size)
             else:
                 delimiter = "\t" if kind == "tsv" else ","
                 yield from read_csv(stream, source, delimiter, self._choice, self.batch_size)
+
+
+def _name(path: Path) -> str:
+    return "<stdin>" if path == STDIN else str(path)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if os.path.exists(path) else 0  # a link to nothing: opening it says so
+
+
+@contextmanager
+def _unchanged(path: Path) -> Iterator[None]:
+    """Raises InputError at the end where a file was written to meanwhile: its rows are of no one state."""
+    if path == STDIN or (os.path.exists(path) and not path.is_file()):  # a pipe: opened once only
+        yield
+        return
+    with open_file(path) as held:
+        before = os.fstat(held.fileno())
+        yield
+        after = os.fstat(held.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        sizes = f"{before.st_size:,} bytes at the start, {after.st_size:,} at the end"
+        raise InputError(
+            f"{path}: was written to while it was read ({sizes}); the rows read are kept, but some may be "
+            "cut or missing; run again when it is complete"
+        )
 
 
 def _as_number(column: str | int | None) -> str | int | None:

@@ -1,19 +1,22 @@
 """The .smi format: a SMILES, white space, the rest of the line as id. Split a block at a time by numpy."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from stkd_screen.errors import InputError
-from stkd_screen.records.batch import Records, id_text, smiles_text
+from stkd_screen.records.batch import BATCH_BYTES, Records, id_text, smiles_text
 from stkd_screen.records.columns import SMILES_NAMES
-from stkd_screen.records.streams import Damaged, TextStream, damaged
+from stkd_screen.records.streams import LONGEST_LINE, Damaged, TextStream, damaged, line_too_long
 
 HEADERS = {name.encode() for name in SMILES_NAMES}
 _BLOCK = 4 << 20  # bytes: about 80,000 records, so little is split anew for the batch that spans two blocks
+_START = 1 << 16  # bytes in which the first record line mostly is
 _NEWLINE, _HASH, _BAR = b"\n#|"
+_BOM = b"\xef\xbb\xbf"
+_BOM_AT_LINE = re.compile(rb"(?m)^(?:\xef\xbb\xbf)+")
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,17 @@ class Spans:
 
 
 def read_smi(stream: TextStream, source: str, batch_size: int) -> Iterator[Records]:
-    """Batches of `batch_size` records, the last one shorter.
+    """Batches of `batch_size` records, the last one shorter, and any of very long lines.
+
+    A first line whose SMILES is a usual column name is a header. The same line further down, where files
+    were put one behind another, is one too.
 
     Raises:
         InputError: the file is damaged; the records on whole lines before the fault come first.
     """
     text, lines_before = b"", 0  # not handed out yet, and the lines before it
     raw_before: float = 0  # raw bytes before the text
-    first_block = first_record = True
+    header: bytes | None = None  # its whole line, empty where there is none; None: no record line came yet
     torn = False  # the block before ended in CR: a LF at the start of this one belongs to it
     fault: Damaged | None = None
     ended = False
@@ -59,8 +65,6 @@ def read_smi(stream: TextStream, source: str, batch_size: int) -> Iterator[Recor
         except Damaged as damage:
             fault, block = damage, b""
         ended = not block
-        if first_block:
-            first_block, block = False, _without_bom(block, source)
         if torn:
             block = block.removeprefix(b"\n")
         torn = block.endswith(b"\r")
@@ -68,12 +72,15 @@ def read_smi(stream: TextStream, source: str, batch_size: int) -> Iterator[Recor
         if ended and not fault and text:
             text += b"\n"  # after a fault the last line is cut off: half a molecule is no record
 
+        if _BOM in text:
+            text = _BOM_AT_LINE.sub(b"", text)  # a file put behind another brings its mark along
+        if header is None:
+            header = _header(text)
+        if header:
+            text = _without(header, text)
         spans = find_records(text)
-        if first_record and len(spans):
-            first_record = False
-            if text[spans.start[0] : spans.end[0]].lower() in HEADERS:
-                spans = spans[1:]
-        rows = len(spans) if ended else len(spans) - len(spans) % batch_size
+        whole = ended or len(text) >= BATCH_BYTES
+        rows = len(spans) if whole else len(spans) - len(spans) % batch_size
         raw = stream.taken - raw_before  # bytes behind this text
         for row in range(0, rows, batch_size):
             batch = spans[row : min(row + batch_size, rows)]
@@ -86,8 +93,29 @@ def read_smi(stream: TextStream, source: str, batch_size: int) -> Iterator[Recor
         raw_before = stream.taken - stream.backlog
         text = rest
         lines_before += int(lines_done)
+        if len(text) > LONGEST_LINE:
+            raise line_too_long(source, lines_before)
     if fault:
         raise damaged(source, lines_before, fault) from fault
+
+
+def _header(text: bytes) -> bytes | None:
+    """The first record line where it is a header, empty where it is not; None where there is none."""
+    spans = find_records(text[:_START]) or find_records(text)
+    if not len(spans):
+        return None
+    start, end = spans.line_start[spans.line[0] :][:2]
+    return text[start : end - 1] if text[spans.start[0] : spans.end[0]].lower() in HEADERS else b""
+
+
+def _without(header: bytes, text: bytes) -> bytes:
+    """The text with nothing on the lines that are the header."""
+    if text.startswith(header + b"\n"):
+        text = text[len(header) :]
+    line = b"\n" + header + b"\n"
+    while line in text:  # again where two stand one behind the other
+        text = text.replace(line, b"\n\n")
+    return text
 
 
 def find_records(text: bytes) -> Spans:
@@ -139,12 +167,6 @@ def _records(text: bytes, spans: Spans, source: str, lines_before: int) -> Recor
     missing = spans.id_start == spans.id_end
     ids = id_text(pieces.take(pa.array(index + 2, mask=missing if missing.any() else None)))
     return Records(smiles, ids, errors, source, lines_before + spans.line + 1)
-
-
-def _without_bom(start: bytes, source: str) -> bytes:
-    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise InputError(f"{source}: UTF-16 text; save it as UTF-8")
-    return start.removeprefix(b"\xef\xbb\xbf")
 
 
 def _unix_newlines(block: bytes) -> bytes:

@@ -8,6 +8,7 @@ from rdkit.Chem import rdFMCS
 from rdkit.Chem.Draw import rdMolDraw2D
 
 WIDTH, HEIGHT = 260, 180  # pixels
+MOST_ATOMS = 250  # more could not be told apart, and the time to draw them grows with their cube
 MCS_SECONDS = 1  # most time for the substructure of one pair
 # RDKit writes these into the picture, as bytes that must come out whole; the page sets the colours for light
 # and for dark by name.
@@ -28,14 +29,15 @@ _PALETTE = {-1: "atom", 7: "nitrogen", 8: "oxygen", 16: "sulfur"} | dict.fromkey
 
 
 def depict(smiles: str, query_smiles: str | None = None) -> str | None:
-    """An `<svg>` element whose colours are CSS variables; None where RDKit cannot read the SMILES.
+    """An `<svg>` element whose colours are CSS variables; None where RDKit cannot read the SMILES or
+    there are more than `MOST_ATOMS`.
 
     Args:
         smiles: the molecule to draw.
         query_smiles: highlight the largest substructure shared with this molecule.
     """
     molecule = Chem.MolFromSmiles(smiles)
-    if molecule is None:
+    if molecule is None or molecule.GetNumAtoms() > MOST_ATOMS:
         return None
     atoms, bonds = _shared_part(molecule, query_smiles) if query_smiles else ([], [])
     drawing = rdMolDraw2D.MolDraw2DSVG(WIDTH, HEIGHT)
@@ -52,7 +54,7 @@ def depict(smiles: str, query_smiles: str | None = None) -> str | None:
 def _shared_part(molecule: Chem.Mol, query_smiles: str) -> tuple[list[int], list[int]]:
     """Atoms and bonds of the largest substructure that is also in the query."""
     query = _query_molecule(query_smiles)
-    if query is None:
+    if query is None or query.GetNumAtoms() > MOST_ATOMS:
         return [], []
     shared = rdFMCS.FindMCS(
         [query, molecule], timeout=MCS_SECONDS, ringMatchesRingOnly=True, completeRingsOnly=True

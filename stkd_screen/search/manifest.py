@@ -78,9 +78,13 @@ def check_files(manifest: Manifest, folder: Path) -> None:
     """Compare the files of an index with its manifest: reading a damaged map would end the program.
 
     Raises:
-        SearchError: a file is missing, cut short or altered.
+        SearchError: a file is missing, cut short or altered, or lies elsewhere.
     """
     for name, expected in manifest.files.items():
+        if Path(name).name != name:
+            raise SearchError(
+                f"{folder / MANIFEST} names {name!r}, which is no file of an index; build it anew"
+            )
         path = folder / name
         size = path.stat().st_size if path.is_file() else None
         if size is None:

@@ -10,6 +10,9 @@ import polars as pl
 from stkd_screen.errors import OutputError
 
 _HIT_FORMATS = (".parquet", ".csv", ".json")
+# After https://owasp.org/www-community/attacks/CSV_Injection; the last four are the wide forms of East Asia.
+_FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
 def check_outputs(hits: Path | None, report: Path | None, *, overwrite: bool) -> None:
@@ -29,8 +32,13 @@ def check_outputs(hits: Path | None, report: Path | None, *, overwrite: bool) ->
             raise OutputError(f"{path} exists already; give another name, or --overwrite to replace it")
 
 
-def write_hits(hits: pl.DataFrame, path: Path) -> None:
+def write_hits(hits: pl.DataFrame, path: Path, *, raw_csv: bool = False) -> None:
     """As Parquet, CSV or JSON (a list of objects), by the extension.
+
+    Args:
+        hits: as `search` gives them.
+        path: the file.
+        raw_csv: write to CSV as they are also texts that a spreadsheet would take for formulas.
 
     Raises:
         OutputError: the file cannot be written.
@@ -40,9 +48,19 @@ def write_hits(hits: pl.DataFrame, path: Path) -> None:
             case ".parquet":
                 hits.write_parquet(partial)
             case ".csv":
-                hits.write_csv(partial)
+                (hits if raw_csv else without_formulas(hits)).write_csv(partial)
             case ".json":
                 hits.write_json(partial)
+
+
+def without_formulas(table: pl.DataFrame) -> pl.DataFrame:
+    """The same table with a ' before each text that a spreadsheet would compute, such as =HYPERLINK(...).
+
+    Texts that are plain numbers stay, and so do numbers.
+    """
+    text = pl.col(pl.String)
+    computed = text.str.contains(_FORMULA) & ~text.str.contains(_NUMBER)
+    return table.with_columns(pl.when(computed).then(pl.lit("'") + text).otherwise(text).name.keep())
 
 
 def write_report(page: str, path: Path) -> None:

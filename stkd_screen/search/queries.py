@@ -41,6 +41,10 @@ def load_encoder(index: Index, model: str | Path | None = None, device: str = "a
     """
     origin = index.manifest.origin
     built_with = f"index {index.folder.name} was built with model {describe_model(origin)}"
+    if model is None and Path(origin.model).name != origin.model:  # an index is no reason to read any folder
+        raise SearchError(
+            f"{built_with}, which is no name of a model; give the folder of that model with --model"
+        )
     try:
         encoder = load(model or origin.model, device)
     except WeightsError as error:

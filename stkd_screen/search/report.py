@@ -4,7 +4,7 @@ from html import escape
 
 import polars as pl
 
-from stkd_screen.search.depict import depict
+from stkd_screen.search.depict import MOST_ATOMS, depict
 from stkd_screen.search.manifest import Manifest
 from stkd_screen.search.queries import Queries
 
@@ -26,6 +26,10 @@ PAGE = """<!doctype html>
 </body>
 </html>
 """
+
+NO_PICTURE = (
+    f'<p class="note">no picture: RDKit cannot read this SMILES, or it has more than {MOST_ATOMS} atoms</p>'
+)
 
 STYLE = """
 :root { --page: #f6f7f9; --card: #fff; --text: #1b1f24; --muted: #5a6472; --line: #d9dee5; --accent: #1f5fbf;
@@ -113,7 +117,7 @@ def _hit(hit: dict, query_smiles: str, manifest: Manifest) -> str:
 
 
 def _picture(smiles: str, query_smiles: str | None = None) -> str:
-    return depict(smiles, query_smiles) or '<p class="note">RDKit cannot read this SMILES: no picture</p>'
+    return depict(smiles, query_smiles) or NO_PICTURE
 
 
 def _energies(row: dict, manifest: Manifest, warned: bool) -> list[tuple[str, str]]:

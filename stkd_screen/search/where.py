@@ -1,6 +1,11 @@
-"""--where: a condition on the columns of an index, as a Polars SQL expression."""
+"""--where: a condition on the columns of an index, as a Polars SQL expression.
+
+A subquery or a table function could read any file, and SQL has many ways to write and to hide one. So these
+are not looked for: every word of a condition has to be a column or one of the words and functions below.
+"""
 
 import re
+from collections.abc import Collection
 
 import numpy as np
 import polars as pl
@@ -9,26 +14,51 @@ from polars.exceptions import PolarsError
 from stkd_screen.errors import SearchError
 from stkd_screen.search.store import Store
 
+WORDS = {
+    *("and", "or", "not", "is", "null", "true", "false", "in", "between", "like", "ilike"),
+    *("case", "when", "then", "else", "end", "cast", "as"),
+    *("int", "integer", "bigint", "float", "real", "double", "varchar", "text", "boolean"),
+}
+FUNCTIONS = {
+    *("abs", "ceil", "floor", "round", "sign", "sqrt", "pow", "power", "exp", "ln", "log10"),
+    *("lower", "upper", "length", "trim", "left", "right", "substr", "replace"),
+    *("starts_with", "ends_with", "strpos", "regexp_like", "least", "greatest", "coalesce", "nullif"),
+    *("min", "max", "avg", "median", "stddev"),
+}
+# What is read as one piece here is one piece to the SQL parser too: no comment, no escape (E'...'), no `...`.
+_TOKEN = re.compile(
+    r"""
+    \s+
+    | '(?:[^']|'')*'
+    | "(?P<name>(?:[^"]|"")*)"
+    | (?P<hidden>--|/\*|[^\W\d]\w*(?=['"]))
+    | (?P<word>[^\W\d]\w*)
+    | (?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?
+    | <=|>=|<>|!=|==|\|\||::|[-+*/%()<>=,~]
+    | (?P<other>.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
 
 def rows_where(store: Store, condition: str) -> np.ndarray:
     """(N,) bool: the molecules for which a condition such as `gap_ev < 3.5 and not warned` holds.
 
     Raises:
-        SearchError: it does not parse, names a column that is not there, or is not true or false.
+        SearchError: it does not parse, has a word that is no column and no function for conditions, or is
+            not true or false.
     """
     records = pl.scan_ipc(store.records_file)
-    columns = ", ".join(records.collect_schema().names())
+    columns = records.collect_schema().names()
 
     def wrong(reason: object) -> SearchError:
         return SearchError(
-            f"--where {condition!r}: {reason}; give a condition on the columns {columns}, "
+            f"--where {condition!r}: {reason}; give a condition on the columns {', '.join(columns)}, "
             'such as "gap_ev < 3.5 and not warned"'
         )
 
-    # A subquery could read any file, and needs one of these words; within quotes they are harmless.
-    unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", condition)
-    if re.search(r"\b(select|from)\b", unquoted, re.IGNORECASE):
-        raise wrong("a condition has no SELECT or FROM")
+    if strange := _first_strange(condition, columns):
+        raise wrong(strange)
     try:
         holds = records.select(pl.sql_expr(condition).alias("holds")).collect()["holds"]
     except PolarsError as error:
@@ -36,3 +66,16 @@ def rows_where(store: Store, condition: str) -> np.ndarray:
     if holds.dtype != pl.Boolean or len(holds) != len(store):
         raise wrong("it is not true or false for each molecule")
     return holds.fill_null(False).to_numpy()
+
+
+def _first_strange(condition: str, columns: Collection[str]) -> str | None:
+    """What in a condition is neither a column nor of the SQL that conditions are made of; None: nothing."""
+    for token in _TOKEN.finditer(condition):
+        name, word = token["name"], token["word"]
+        if name is not None and name not in columns:
+            return f'there is no column "{name}"; a text stands in single quotes'
+        if word and word not in columns and word.lower() not in WORDS | FUNCTIONS:
+            return f"{word!r} is no column and no function for conditions"
+        if token["hidden"] or token["other"]:
+            return f"{token[0]!r} is no part of a condition"
+    return None

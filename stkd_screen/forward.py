@@ -1,0 +1,139 @@
+"""Running a student over molecules, with the memory and the compiler that a machine happens to have."""
+
+import ctypes
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stkd_screen.batching import equal_length_batches
+from stkd_screen.errors import StkdError, StkdWarning
+from stkd_screen.smiles import Molecules
+from stkd_screen.smiles.tokens import lay_out, token_counts
+from stkd_screen.student import Student
+
+# Tokens a forward pass: enough to keep the matrix products busy, small enough for cache or memory.
+BATCH_TOKENS = {"cpu": 4096, "cuda": 262_144}
+
+
+class ForwardPass:
+    """A student's forward pass in batches of one token count, on the device it is on.
+
+    A batch that does not fit into memory is halved, and those after it are made as small; where torch.compile
+    fails the student runs as it is. On CUDA the linear algebra is bfloat16.
+
+    Args:
+        student: in evaluation mode.
+        batch_tokens: most tokens in one pass; by default what suits the device.
+        compile: use torch.compile.
+    """
+
+    def __init__(self, student: Student, batch_tokens: int | None = None, compile: bool = False) -> None:
+        self.device = student.table.device
+        self.batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
+        self._student = student
+        self._run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = student
+        if compile:
+            self._run = torch.compile(student, dynamic=True)
+
+    def batches(
+        self, molecules: Molecules, rows: np.ndarray | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Run over molecules, by default all that could be read.
+
+        Yields:
+            Rows (B,), their embeddings (B, E) and their standardised predictions (B, targets), float32.
+
+        Raises:
+            StkdError: a single molecule does not fit into memory, or the device fails.
+
+        Warns:
+            StkdWarning: a batch had to be halved, or torch.compile failed.
+        """
+        counts = token_counts(molecules)
+        rows = np.flatnonzero(counts) if rows is None else rows
+        for i, batch in enumerate(equal_length_batches(counts, rows, self._most_molecules)):
+            tokens = int(counts[batch[0]])
+            waiting = [batch]
+            while waiting:
+                part = waiting.pop()
+                most = self._most_molecules(tokens)
+                if len(part) > most:
+                    waiting += [part[most:], part[:most]]
+                elif (result := self._attempt(molecules, part)) is not None:
+                    yield part, *result
+                else:
+                    self._halve(len(part), tokens)
+                    waiting.append(part)
+            if i % 2:
+                release_freed_memory()
+
+    def _most_molecules(self, tokens: int) -> int:
+        return max(1, self.batch_tokens // tokens)
+
+    def _attempt(self, molecules: Molecules, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Embeddings and predictions of a batch; None where the memory does not suffice."""
+        try:
+            return self._results(molecules, batch)
+        except torch.OutOfMemoryError:
+            pass  # outside of this block, for it keeps alive what took the memory
+        except torch.AcceleratorError as error:
+            raise StkdError(
+                f"{self.device} failed: {_first_line(error)}; run the command again, or with --device cpu"
+            ) from error
+        except Exception as error:
+            if self._run is self._student:
+                raise
+            self._run = self._student
+            warnings.warn(
+                f"torch.compile failed ({_first_line(error)}); going on without it, which is slower; "
+                "mostly what it lacks is a C compiler such as gcc",
+                StkdWarning,
+                stacklevel=2,
+            )
+            return self._attempt(molecules, batch)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    @torch.inference_mode()
+    def _results(self, molecules: Molecules, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        arrays = lay_out(molecules, batch, surroundings=self._student.config.surroundings)
+        tokens, n_atoms = (torch.from_numpy(array).to(self.device) for array in arrays)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            states, prediction = self._run(tokens, n_atoms)
+        return states.float().cpu().numpy(), prediction.float().cpu().numpy()
+
+    def _halve(self, molecules: int, tokens: int) -> None:
+        if molecules == 1:
+            raise StkdError(
+                f"{self.device} is out of memory at a single molecule of {tokens} tokens; "
+                "free its memory, or run with --device cpu"
+            )
+        self.batch_tokens = molecules * tokens // 2
+        warnings.warn(
+            f"{self.device} is out of memory; going on with {self.batch_tokens:,} tokens a batch "
+            "(--batch-tokens sets it from the start)",
+            StkdWarning,
+            stacklevel=2,
+        )
+
+
+def release_freed_memory() -> None:
+    """Give freed memory back to the system, where the C library is glibc.
+
+    Batches of ever other shapes leave holes that glibc keeps and cannot reuse: over 300,000 molecules the
+    resident set would double.
+    """
+    if _malloc_trim is not None:
+        _malloc_trim(0)
+
+
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
