@@ -56,7 +56,9 @@ def distill(
         float | None,
         typer.Option(min=0, max=1, help="Share of unlabelled molecules in an epoch, where there are enough."),
     ] = None,
-    preset: Annotated[str, typer.Option(help="Size of the student: small, paper or tiny.")] = "small",
+    preset: Annotated[
+        str, typer.Option(help="Size of the student: small, large, paper, mini or tiny.")
+    ] = "small",
     epochs: Epochs = None,
     max_minutes: MaxMinutes = None,
     batch_size: BatchSize = None,

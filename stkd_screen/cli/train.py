@@ -35,7 +35,9 @@ def train(
     split_column: SplitColumn = None,
     split_by: SplitBy = None,
     split_seed: SplitSeed = 0,
-    preset: Annotated[str, typer.Option(help="Size of the student: small, paper or tiny.")] = "small",
+    preset: Annotated[
+        str, typer.Option(help="Size of the student: small, large, paper, mini or tiny.")
+    ] = "small",
     epochs: Epochs = None,
     max_minutes: MaxMinutes = None,
     batch_size: BatchSize = None,
