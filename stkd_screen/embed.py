@@ -62,8 +62,8 @@ def embed(
         InputError: with `strict`, at the first bad record.
         OutputError: the output cannot be written.
 
-    Damaged inputs do not end the run: all rows that could be read are written, and `input_fault` of the summary
-    says what happened.
+    Damaged inputs do not end the run: all rows that could be read are written, and `input_fault` of the
+    summary says what happened.
     """
     summary = Summary()
     started = time.perf_counter()
