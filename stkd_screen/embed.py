@@ -28,7 +28,7 @@ class Summary:
     seconds: float = 0.0
     bytes_read: int = 0  # raw input bytes of the records done
     output_bytes: int = 0
-    input_fault: str | None = None  # why the input ended early, if it did
+    input_fault: str | None = None  # what could not be read, if anything
 
     @property
     def good(self) -> int:
@@ -62,8 +62,8 @@ def embed(
         InputError: with `strict`, at the first bad record.
         OutputError: the output cannot be written.
 
-    A damaged input ends the run early but keeps the rows before the fault: they are written, and
-    `input_fault` of the summary says what happened.
+    Damaged inputs do not end the run: all rows that could be read are written, and `input_fault` of the
+    summary says what happened.
     """
     summary = Summary()
     started = time.perf_counter()
@@ -90,15 +90,16 @@ def _encoded(
 ) -> Iterator[tuple[Records, pa.Table, Counter[str], int]]:
     row = 0
     try:
-        with closing(in_background((records, reader.bytes_read) for records in reader)) as batches:
-            for records, bytes_read in batches:
+        read = ((records, reader.bytes_read, reader.fault) for records in reader)
+        with closing(in_background(read)) as batches:
+            for records, bytes_read, fault_before in batches:
                 if limit is not None:
                     records = records.head(limit - row)
                 if len(records):
                     yield records, *encoder.table(records, options, first_row=row), bytes_read
                 row += len(records)
                 if row == limit:
-                    summary.input_fault = reader.fault
+                    summary.input_fault = fault_before
                     return
     except InputError as fault:
         if row == 0:

