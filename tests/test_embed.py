@@ -18,7 +18,6 @@ from stkd_screen.background import in_background
 from stkd_screen.embed import embed
 from stkd_screen.errors import InputError, OutputError, StkdError
 from stkd_screen.output import METADATA_KEY, OutputOptions
-from stkd_screen.parquet import ParquetWriter
 from stkd_screen.records import RecordReader
 
 MOLECULES = ["CCO", "c1ccccc1", "CC(=O)O", "C1CC", "CCN", "", "OCC(O)CO", "CC(C)(C)(C)C", "N", "[Na+].[Cl-]"]

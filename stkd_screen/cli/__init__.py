@@ -1,12 +1,12 @@
 """The command line: one thin module a command. Only this layer prints, and only it exits."""
 
-import signal
 import sys
 
 import typer
 
 from stkd_screen import __version__
 from stkd_screen.cli import distill, embed, evaluate, index, prepare, search, teach, train
+from stkd_screen.cli.interrupts import Interrupted, interrupts_raise
 from stkd_screen.errors import StkdError
 
 app = typer.Typer(
@@ -42,25 +42,13 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("prepare")(prepare.prepare)
 
 
-class Interrupted(BaseException):
-    """Ctrl-C or a request to end. A class of our own: typer would take a KeyboardInterrupt for an error."""
-
-
-def _interrupt(number: int, _: object) -> None:
-    typer.secho("stopping", fg="red", err=True)
-    raise Interrupted(number)
-
-
 def main() -> None:
     """Run the program; an error made for the user is printed in red and exits 1, an interrupt exits 130."""
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        app()
+        with interrupts_raise():
+            app()
     except StkdError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(1)
     except Interrupted as interrupt:
         sys.exit(128 + interrupt.args[0])
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

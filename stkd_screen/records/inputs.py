@@ -36,7 +36,7 @@ def expand(inputs: Sequence[str | Path], exclude: Path | None = None) -> list[Pa
 
     Args:
         inputs: files, folders, `-` for standard input.
-        exclude: a file that is not to be read: the output of the run.
+        exclude: a file or folder that is not to be read: the output of the run.
 
     Raises:
         InputError: a file is missing, of an unknown extension or the excluded one; a folder has nothing to
@@ -55,6 +55,8 @@ def expand(inputs: Sequence[str | Path], exclude: Path | None = None) -> list[Pa
             raise InputError(f"{path}: unknown extension; rename it to one of these: {_KNOWN}")
         elif path.resolve() == output:
             raise InputError(f"{path} is both input and output; give another -o")
+        elif _is_in(path, output):
+            raise InputError(f"{path} lies in the folder of the output; give another -o")
         else:
             files.append(path)
     return files
@@ -64,7 +66,7 @@ def _folder(folder: Path, output: Path | None) -> list[Path]:
     def wanted(path: Path) -> bool:
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         listed = file_format(path) is not None and _extension(path)[0] != _ONLY_BY_NAME
-        return listed and not hidden and path.is_file() and path.resolve() != output
+        return listed and not hidden and path.is_file() and not _is_in(path, output)
 
     found = sorted(filter(wanted, folder.rglob("*")))
     if not found:
@@ -73,6 +75,10 @@ def _folder(folder: Path, output: Path | None) -> list[Path]:
             f"known extensions: {_KNOWN}"
         )
     return found
+
+
+def _is_in(path: Path, output: Path | None) -> bool:
+    return output is not None and path.resolve().is_relative_to(output)
 
 
 def _extension(path: Path) -> tuple[str, bool]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stkd_screen.errors import InputError
+from stkd_screen.files import sha256
 from stkd_screen.records.batch import Records
 from stkd_screen.records.columns import ColumnChoice
 from stkd_screen.records.inputs import STDIN, expand, file_format
@@ -30,6 +31,7 @@ class RecordReader:
     files: list[Path]  # expanded inputs, in order
     bytes_total: int | None  # sum of (compressed) file sizes; None where stdin is among them
     columns: dict[str, tuple[str, str | None]]  # of each table begun: names of its SMILES and its id column
+    hashes: dict[str, str]  # SHA-256 of each file read to its end
 
     def __init__(
         self,
@@ -44,7 +46,9 @@ class RecordReader:
             raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
         self.files = expand(inputs, exclude)
         self.batch_size = batch_size
-        self._choice = ColumnChoice(_as_number(smiles_column), _as_number(id_column))
+        self.hashes = {}
+        self.smiles_column, self.id_column = _as_number(smiles_column), _as_number(id_column)
+        self._choice = ColumnChoice(self.smiles_column, self.id_column)
         self.columns = self._choice.chosen
         asked_for = smiles_column is not None or id_column is not None
         if asked_for and all(file_format(path) == "smi" for path in self.files):
@@ -73,6 +77,7 @@ class RecordReader:
         if kind == "parquet":
             table = self._current = ParquetTable(path, self._choice)
             yield from table.read(source, self.batch_size)
+            self.hashes[str(path)] = sha256(path)  # its columns were read here and there, not all of it
             return
         with open_text(path) as stream:
             self._current = stream
@@ -81,6 +86,7 @@ class RecordReader:
             else:
                 delimiter = "\t" if kind == "tsv" else ","
                 yield from read_csv(stream, source, delimiter, self._choice, self.batch_size)
+            self.hashes[str(path)] = stream.sha256
 
 
 def _as_number(column: str | int | None) -> str | int | None:

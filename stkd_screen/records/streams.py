@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import hashlib
 import io
 import lzma
 import sys
@@ -46,6 +47,11 @@ class TextStream(io.BufferedIOBase):
     def taken(self) -> int:
         """Raw (compressed) bytes taken from the input so far."""
         return self._raw.taken
+
+    @property
+    def sha256(self) -> str:
+        """Of the raw bytes taken so far."""
+        return str(self._raw.digest.hexdigest())
 
     @property
     def position(self) -> int:
@@ -113,11 +119,12 @@ def open_text(path: Path) -> TextStream:
 
 
 class _Counted(io.BufferedIOBase):
-    """A binary file that counts what is taken from it. Closing it leaves standard input open."""
+    """A binary file that counts and hashes what is taken from it. Closing it leaves standard input open."""
 
     def __init__(self, file: Any):
         self.file = file
         self.taken = 0
+        self.digest = hashlib.sha256()
 
     def readable(self) -> bool:
         return True
@@ -125,16 +132,19 @@ class _Counted(io.BufferedIOBase):
     def read(self, size: int | None = -1) -> bytes:
         data = self.file.read(size)
         self.taken += len(data)
+        self.digest.update(data)
         return data
 
     def read1(self, size: int = -1) -> bytes:
         data = self.file.read1(size)
         self.taken += len(data)
+        self.digest.update(data)
         return data
 
     def restart(self) -> None:
         self.file.seek(0)
         self.taken = 0
+        self.digest = hashlib.sha256()
 
     def close(self) -> None:
         if self.file is not getattr(sys.stdin, "buffer", None):

@@ -1,26 +1,26 @@
-"""Writing Parquet in parts: each part is a Parquet file, and parts put end to end become one file by one footer.
+"""Parquet in parts: each part is a Parquet file, and parts put end to end become one file by one footer.
 
 Nothing of a part is decoded or moved when parts are joined: only where its row groups stand is written anew.
 """
 
 import io
-import os
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stkd_screen.thrift import I64, LIST, STRUCT, Struct, read_struct, write_struct
+from stkd_screen.parts.thrift import BINARY, I64, LIST, STRUCT, Struct, read_struct, struct_bytes
 
 ROW_GROUP_ROWS = 32_768
 MAGIC = b"PAR1"
 
 # Field numbers of parquet.thrift.
-FILE_ROWS, FILE_ROW_GROUPS = 3, 4
+FILE_ROWS, FILE_ROW_GROUPS, FILE_METADATA = 3, 4, 5
+KEY, VALUE = 1, 2
 GROUP_COLUMNS, GROUP_ROWS, GROUP_ORDINAL = 1, 3, 7
 COLUMN_METADATA = 3
 # Those that hold a place in the file: the first byte of ...
@@ -66,31 +66,37 @@ class ParquetPart:
         self._writer.is_open = False  # or its end would try once more to write a footer
 
 
-def joined_footer(path: Path, parts: Iterable[tuple[int, int]], schema: pa.Schema) -> bytes:
+def joined_footer(
+    path: Path, parts: Sequence[tuple[int, int]], metadata: Mapping[bytes, bytes] | None = None
+) -> bytes:
     """What to append to parts that stand end to end in a file, so that the file is one Parquet file.
 
     Args:
         path: the file.
-        parts: first byte of each part and the one after its last.
-        schema: columns of the parts, and the metadata that the whole file shall have.
+        parts: first byte of each part and the one after its last; one at the least.
+        metadata: keys and values to add to those of the first part.
     """
-    empty = io.BytesIO()
-    pq.ParquetWriter(empty, schema).close()
-    footer = _read_footer(empty, empty.tell())
-    row_groups: list[Struct] = []
+    rows, row_groups = 0, []
     with open(path, "rb") as file:
+        footer = _read_footer(file, parts[0][1])
         for start, end in parts:
             _, groups = _read_footer(file, end)[FILE_ROW_GROUPS][1]
-            row_groups += [_moved_group(group, start) for group in groups]
-    footer[FILE_ROWS] = I64, sum(group[GROUP_ROWS][1] for group in row_groups)
+            rows += sum(group[GROUP_ROWS][1] for group in groups)
+            row_groups += [struct_bytes(_moved_group(group, start)) for group in groups]
+    footer[FILE_ROWS] = I64, rows
     footer[FILE_ROW_GROUPS] = LIST, (STRUCT, row_groups)
-    written = io.BytesIO()
-    write_struct(written, footer)
-    size = written.tell().to_bytes(4, "little")
-    return written.getvalue() + size + MAGIC
+    added = [{KEY: (BINARY, key), VALUE: (BINARY, value)} for key, value in (metadata or {}).items()]
+    footer[FILE_METADATA] = LIST, (STRUCT, footer[FILE_METADATA][1][1] + added)
+    written = struct_bytes(footer)
+    return written + len(written).to_bytes(4, "little") + MAGIC
 
 
-def _read_footer(file: Any, end: int) -> Struct:
+def joined_metadata(path: Path, parts: Sequence[tuple[int, int]]) -> pq.FileMetaData:
+    """The same as `pq.ParquetFile` takes it, to read the parts before the footer is there."""
+    return pq.read_metadata(io.BytesIO(MAGIC + joined_footer(path, parts)))
+
+
+def _read_footer(file: BinaryIO, end: int) -> Struct:
     file.seek(end - 8)
     size = int.from_bytes(file.read(4), "little")
     file.seek(end - 8 - size)

@@ -24,7 +24,11 @@ def read_struct(file: io.BytesIO) -> Struct:
     return fields
 
 
-def write_struct(file: io.BytesIO, fields: Struct) -> None:
+def write_struct(file: io.BytesIO, fields: Struct | bytes) -> None:
+    """Write a struct, or the bytes of one that was written before."""
+    if isinstance(fields, bytes):
+        file.write(fields)
+        return
     before = 0
     for number, (kind, value) in fields.items():
         if 0 < number - before < 16:
@@ -56,6 +60,12 @@ def _read_value(file: io.BytesIO, kind: int) -> Any:
     if kind == STRUCT:
         return read_struct(file)
     raise ValueError(f"no type {kind} in a Parquet footer")
+
+
+def struct_bytes(fields: Struct) -> bytes:
+    file = io.BytesIO()
+    write_struct(file, fields)
+    return file.getvalue()
 
 
 def _write_value(file: io.BytesIO, kind: int, value: Any) -> None:
