@@ -118,10 +118,17 @@ def test_a_run_that_stops_in_the_middle_ends_cleanly(toy, tmp_path, stop):
         [*command, "-o", tmp_path / "out.parquet"], stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
     if stop == "interrupt":
-        while not list(tmp_path.glob("*.partial")) and process.poll() is None:
+        while not list(tmp_path.glob("*.partial/rows")) and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=120)[1]
     assert process.returncode == {"strict": 1, "interrupt": 130}[stop], error
-    assert "Traceback" not in error
-    assert [path.name for path in tmp_path.iterdir() if "parquet" in path.name] == []
+    assert "Traceback" not in error and not (tmp_path / "out.parquet").exists()
+    command = [argument for argument in command if argument != "--strict"]
+    subprocess.run([*command, "-o", tmp_path / "out.parquet", "--json"], check=True)
+    assert pl.read_parquet(tmp_path / "out.parquet")["id"].to_list()[8_999:9_002] == [
+        "m8999",
+        "ring",
+        "m9001",
+    ]
+    assert [path.name for path in tmp_path.iterdir() if "parquet" in path.name] == ["out.parquet"]

@@ -33,10 +33,12 @@ class StoredRecords:
         mine = [records.id, records.smiles]
         if all(a.equals(b) for a, b in zip(mine, theirs, strict=True)):
             return None
-        rows = (
-            list(zip(*(column.to_pylist() for column in columns), strict=True)) for columns in (mine, theirs)
-        )
-        return next(i for i, (a, b) in enumerate(zip_longest(*rows)) if a != b)
+        pairs = zip_longest(_rows(mine), _rows(theirs))
+        return next(i for i, (a, b) in enumerate(pairs) if a != b)
+
+
+def _rows(columns: list[pa.Array]) -> Iterator[tuple[str | None, ...]]:
+    return zip(*(column.to_pylist() for column in columns), strict=True)
 
 
 def read_columns(
