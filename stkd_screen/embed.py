@@ -13,7 +13,7 @@ from stkd_screen.errors import InputError, OutputError
 from stkd_screen.files import sha256
 from stkd_screen.output import OutputOptions, schema
 from stkd_screen.parts.faults import faults_named, patiently
-from stkd_screen.parts.manifest import Manifest, Part, describe_inputs, this_writer
+from stkd_screen.parts.manifest import Manifest, Part, column_types, describe_inputs, this_writer
 from stkd_screen.parts.outputs import OutputFile, OutputFolder, output_at
 from stkd_screen.parts.parquet import ParquetPart
 from stkd_screen.parts.resume import begin
@@ -135,7 +135,7 @@ def _plan(
             "rows_per_part": rows_per_part,
         },
         inputs=inputs,
-        columns={column.name: str(column.type) for column in schema(weights, options)},
+        columns=column_types(schema(weights, options)),
         writer=this_writer(),
     )
 
@@ -205,7 +205,7 @@ class _Run:
                 warned += window.warned
                 self._count(window)
             part.finish()
-        path, start = self.output.part_place(manifest)
+        path, start = self.output.place(manifest, len(manifest.parts))
         size = path.stat().st_size - start
         name = path.name if isinstance(self.output, OutputFolder) else None
         return Part(part.rows, size, sha256(path, start), dict(bad), warned, name)

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from stkd_screen import __version__
-from stkd_screen.cli import distill, embed, evaluate, index, prepare, search, teach, train
+from stkd_screen.cli import distill, embed, evaluate, index, prepare, search, teach, train, verify
 from stkd_screen.cli.interrupts import Interrupted, interrupts_raise
 from stkd_screen.errors import StkdError
 
@@ -33,6 +33,7 @@ def _options(
 
 
 app.command("embed")(embed.embed)
+app.command("verify")(verify.verify)
 app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("distill")(distill.distill)

@@ -12,6 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from stkd_screen import __version__
 from stkd_screen.errors import OutputError
 from stkd_screen.files import write_json
@@ -124,10 +126,11 @@ def differences(old: Manifest, new: Manifest) -> list[str]:
         found.append(f"stkd-screen {old.program} -> {new.program}")
     if old.model_sha256 != new.model_sha256:
         found.append(f"model {old.model} ({old.model_sha256[:12]}) -> {new.model} ({new.model_sha256[:12]})")
-    for name in {**old.options, **new.options}:
-        mine, theirs = old.options.get(name), new.options.get(name)
-        if mine != theirs:
-            found.append(f"{name.replace('_', '-')} {mine} -> {theirs}")
+    changed = [name for name, value in new.options.items() if old.options.get(name) != value]
+    if len(changed) > 1 and "window" in changed:
+        changed.remove("window")  # it follows from the others
+    for name in changed:
+        found.append(f"{name.replace('_', '-')} {old.options.get(name)} -> {new.options[name]}")
     if len(old.inputs) != len(new.inputs):
         found.append(f"{len(old.inputs)} input files -> {len(new.inputs)}")
         return found
@@ -139,6 +142,17 @@ def differences(old: Manifest, new: Manifest) -> list[str]:
         elif before.sample_sha256 != now.sample_sha256:
             found.append(f"input {now.path}: the same size, but other content")
     return found
+
+
+def column_types(schema: pa.Schema) -> dict[str, str]:
+    """Name -> type of each column, as in docs/embed.md: int64, string, float32, float16[128]."""
+
+    def name(kind: pa.DataType) -> str:
+        if pa.types.is_fixed_size_list(kind):
+            return f"{name(kind.value_type)}[{kind.list_size}]"
+        return {"halffloat": "float16", "float": "float32"}.get(str(kind), str(kind))
+
+    return {column.name: name(column.type) for column in schema}
 
 
 def describe_inputs(files: Iterable[Path]) -> list[InputFile]:

@@ -91,7 +91,7 @@ class OutputFile(Output):
             OutputError: it cannot be read.
         """
         try:
-            text = (pq.read_schema(self.path).metadata or {}).get(MANIFEST_KEY)
+            text = (pq.read_metadata(self.path).metadata or {}).get(MANIFEST_KEY)
         except (OSError, pa.ArrowException):
             return None
         return Manifest.from_json(text, self.path) if text else None
@@ -117,9 +117,10 @@ class OutputFile(Output):
             file.flush()
             os.fsync(file.fileno())
 
-    def part_place(self, manifest: Manifest) -> tuple[Path, int]:
-        """The file of the part that comes after those of a manifest, and the byte where it starts."""
-        return self._rows, manifest.size
+    def place(self, manifest: Manifest, number: int) -> tuple[Path, int]:
+        """The file of a part, the next one at most, and the byte where it starts."""
+        start = sum(part.bytes for part in manifest.parts[:number])
+        return self.path if manifest.complete else self._rows, start
 
     def finish(self, manifest: Manifest) -> None:
         """Put the parts together under the name of the output."""
@@ -180,11 +181,11 @@ class OutputFolder(Output):
 
     @contextmanager
     def part(self, manifest: Manifest) -> Iterator[BinaryIO]:
-        with whole(self.part_place(manifest)[0]) as partial, open(partial, "wb") as file:
+        with whole(self.place(manifest, len(manifest.parts))[0]) as partial, open(partial, "wb") as file:
             yield file
 
-    def part_place(self, manifest: Manifest) -> tuple[Path, int]:
-        return self.path / f"part-{len(manifest.parts):05}.parquet", 0
+    def place(self, manifest: Manifest, number: int) -> tuple[Path, int]:
+        return self.path / f"part-{number:05}.parquet", 0
 
     def finish(self, manifest: Manifest) -> None:
         self.save(manifest)
