@@ -3,9 +3,9 @@
     python tests/killing.py KILLS SECONDS SEED -- embed in.smi -o out.parquet ...
 
 Each run is a process of its own, killed by SIGKILL after up to SECONDS; a run that is done before that is
-no kill, and the output starts anew with the next. Prints what happened as one JSON object. The processes are
-forked from this one, which has loaded the libraries and computed nothing, so that a kill hits the work and not
-the loading.
+no kill, and the output starts anew with the next. Prints what happened as one JSON object. Processes are
+forked from this one, which has loaded the libraries and computed nothing: a kill hits the work, not the
+loading.
 """
 
 import json
