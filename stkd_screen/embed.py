@@ -105,7 +105,7 @@ def embed(
     )
     with faults_named(run.output), run.output.locked():
         if plan.can_be_read_again:
-            patiently(run.go_on, run.wait, should_stop)
+            patiently(run.go_on, lambda: run.parts_safe, run.wait, should_stop)
         else:
             run.go_on()
     return run.summary
@@ -155,6 +155,7 @@ class _Run:
     should_stop: Callable[[], bool]
     report: Callable[[Summary], None]
     summary: Summary = field(default_factory=Summary)
+    parts_safe: int = 0
     _started: float = 0.0
 
     def go_on(self) -> None:
@@ -190,6 +191,7 @@ class _Run:
                 for part in by_part(windows, self.rows_per_part):
                     manifest = manifest.with_part(self._write_part(manifest, part))
                     self.output.save(manifest)
+                    self.parts_safe = len(manifest.parts)
         if ending.fault:
             raise ending.fault
         if not ending.stopped:

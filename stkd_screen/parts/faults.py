@@ -3,7 +3,7 @@
 import errno
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TypeVar
 
 from stkd_screen.errors import OutputError
@@ -36,9 +36,8 @@ _PASSING = {
     errno.EHOSTDOWN,
     errno.EHOSTUNREACH,
 }
-# Seconds to wait after each such fault. After an attempt of more than `_LONG` seconds it is another one.
+# Seconds to wait after each such fault in a row.
 PATIENCE = (1, 10, 60, 300)
-_LONG = 600
 
 
 @contextmanager
@@ -48,9 +47,7 @@ def faults_named(output: OutputFile | OutputFolder) -> Iterator[None]:
         yield
     except OSError as error:
         mend = _MENDS.get(error.errno or 0, "see to that disk")
-        rows = 0
-        with suppress(OutputError):
-            rows = unfinished.rows if (unfinished := output.unfinished()) else 0
+        rows = _safe_rows(output)
         safe = (
             f": its first {rows:,} rows are safe in {output.work}, and it goes on after them" if rows else ""
         )
@@ -60,8 +57,19 @@ def faults_named(output: OutputFile | OutputFolder) -> Iterator[None]:
         ) from error
 
 
+def _safe_rows(output: OutputFile | OutputFolder) -> int:
+    try:
+        unfinished = output.unfinished()
+        return unfinished.rows if unfinished and not output.missing(unfinished) else 0
+    except (OSError, OutputError):
+        return 0
+
+
 def patiently(
-    attempt: Callable[[], T], on_fault: Callable[[OutputError, int], None], should_stop: Callable[[], bool]
+    attempt: Callable[[], T],
+    progress: Callable[[], int],
+    on_fault: Callable[[OutputError, int], None],
+    should_stop: Callable[[], bool],
 ) -> T:
     """What `attempt` returns; it is called again after each fault of a disk that may pass.
 
@@ -70,17 +78,17 @@ def patiently(
 
     Args:
         attempt: may raise OutputError, from an OSError.
+        progress: what grows with every success; faults with a success between them are not in a row.
         on_fault: called with the fault and the seconds until the next attempt.
         should_stop: asked every second of them; ends the waiting with the fault.
     """
-    waits = iter(PATIENCE)
+    waits, before = iter(PATIENCE), progress()
     while True:
-        started = time.monotonic()
         try:
             return attempt()
         except OutputError as fault:
-            if time.monotonic() - started > _LONG:
-                waits = iter(PATIENCE)
+            if progress() > before:
+                waits, before = iter(PATIENCE), progress()
             wait = next(waits, None)
             if wait is None or getattr(fault.__cause__, "errno", None) not in _PASSING:
                 raise

@@ -28,7 +28,7 @@ def begin(
     """
     finished = output.finished()
     unfinished = None if restart else output.unfinished()
-    if finished and unfinished and finished.parts == unfinished.parts:
+    if finished and unfinished and _is_same(finished, unfinished):
         output.discard()  # killed after its last step, before it could tidy up
         unfinished, overwrite = None, False
     if not overwrite:
@@ -48,6 +48,10 @@ def begin(
     manifest = replace(unfinished, inputs=plan.inputs, writer=plan.writer)
     output.save(manifest)
     return manifest
+
+
+def _is_same(finished: Manifest, unfinished: Manifest) -> bool:
+    return finished.parts == unfinished.parts and not differences(finished, unfinished)
 
 
 def _check_can_go_on(output: OutputFile | OutputFolder, unfinished: Manifest, plan: Manifest) -> None:
