@@ -85,9 +85,21 @@ def small_run(toy, tmp_path_factory):
 @pytest.mark.parametrize("output", ["out.parquet", "out/"])
 def test_a_few_kills(small_run, tmp_path, output):
     arguments, whole = small_run
-    counts = killed_and_resumed(arguments, tmp_path / output, kills=3, seconds=1.0, seed=1)
-    assert counts["kills"] == 3
+    counts = killed_and_resumed(arguments, tmp_path / output, kills=4, seconds=0.5, seed=1)
+    assert counts["kills"] == 4
     check_equal(tmp_path / output, whole)
+
+
+@pytest.fixture(scope="module")
+def real_run(tmp_path_factory):
+    """2,000 records of a real tranche, and what a run over them gives when it is left alone."""
+    tranche = SHARED_DATA / "zinc" / "CDAA.smi.gz"
+    if not tranche.exists():
+        pytest.skip(f"{tranche} is not here")
+    folder = tmp_path_factory.mktemp("real")
+    text = b"".join(gzip.decompress(tranche.read_bytes()).splitlines(keepends=True)[:2_001])
+    (folder / "in.smi").write_bytes(text)
+    return text, left_alone([folder / "in.smi", "--rows-per-part", 64], folder / "whole.parquet")
 
 
 @pytest.mark.slow
@@ -100,16 +112,12 @@ def test_a_few_kills(small_run, tmp_path, output):
         ("in.smi.zst", "out.parquet"),
     ],
 )
-def test_fifty_kills_of_a_real_library(tmp_path, name, output):
-    tranche = SHARED_DATA / "zinc" / "CDAA.smi.gz"
-    if not tranche.exists():
-        pytest.skip(f"{tranche} is not here")
-    text = b"".join(gzip.decompress(tranche.read_bytes()).splitlines(keepends=True)[:4_000])
+def test_fifty_kills_of_a_real_library(real_run, tmp_path, name, output):
+    text, whole = real_run
     pack = {".smi": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[Path(name).suffix]
     (tmp_path / name).write_bytes(pack(text))
-    arguments = [tmp_path / name, "--rows-per-part", 256]
-    whole = left_alone(arguments, tmp_path / "whole.parquet")
-    counts = killed_and_resumed(arguments, tmp_path / output, kills=50, seconds=8.0, seed=2)
+    arguments = [tmp_path / name, "--rows-per-part", 64]
+    counts = killed_and_resumed(arguments, tmp_path / output, kills=50, seconds=3.0, seed=2)
     print(name, output, counts)
-    assert counts["kills"] == 50
+    assert counts["kills"] == 50 and counts["more_safe"] > 10
     check_equal(tmp_path / output, whole)
