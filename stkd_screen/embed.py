@@ -10,7 +10,7 @@ from pathlib import Path
 from stkd_screen.background import in_background
 from stkd_screen.encoder import Encoder
 from stkd_screen.errors import InputError, OutputError
-from stkd_screen.files import sha256
+from stkd_screen.files import file_sha256
 from stkd_screen.output import OutputOptions, schema
 from stkd_screen.parts.faults import faults_named, patiently
 from stkd_screen.parts.manifest import Manifest, Part, column_types, describe_inputs, this_writer
@@ -188,7 +188,7 @@ class _Run:
                 ending=ending,
             )
             with closing(in_background(encoded)) as windows:
-                for part in by_part(windows, self.rows_per_part):
+                for part in by_part(windows, self.rows_per_part, self.reader.batch_size):
                     manifest = manifest.with_part(self._write_part(manifest, part))
                     self.output.save(manifest)
                     self.parts_safe = len(manifest.parts)
@@ -210,7 +210,7 @@ class _Run:
         path, start = self.output.place(manifest, len(manifest.parts))
         size = path.stat().st_size - start
         name = path.name if isinstance(self.output, OutputFolder) else None
-        return Part(part.rows, size, sha256(path, start), dict(bad), warned, name)
+        return Part(part.rows, size, file_sha256(path, start), dict(bad), warned, name)
 
     def _finish(self, manifest: Manifest, input_fault: str | None) -> None:
         if not manifest.parts:  # nothing to embed: an output of no rows

@@ -47,7 +47,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def sha256(path: Path, start: int = 0, size: int | None = None) -> str:
+def file_sha256(path: Path, start: int = 0, size: int | None = None) -> str:
     """SHA-256 of a file, or of `size` bytes of it (fewer where it ends) from byte `start` on."""
     digest = hashlib.sha256()
     left = os.path.getsize(path) - start if size is None else size

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from stkd_screen.errors import InputError, OutputError
-from stkd_screen.files import sha256
+from stkd_screen.files import file_sha256
 from stkd_screen.output import METADATA_KEY
 from stkd_screen.parts.manifest import Manifest, column_types
 from stkd_screen.parts.outputs import OutputFile, OutputFolder
@@ -83,7 +83,7 @@ def _check_parts(place: OutputFile | OutputFolder, manifest: Manifest) -> Check:
         size = path.stat().st_size - start if path.is_file() else 0
         if size < part.bytes or (part.file and size != part.bytes):
             return Check("parts", False, f"part {i} ({path}) has {max(0, size):,} bytes of {part.bytes:,}")
-        if sha256(path, start, part.bytes) != part.sha256:
+        if file_sha256(path, start, part.bytes) != part.sha256:
             return Check("parts", False, f"part {i} ({path}) was altered: its SHA-256 is another")
     if isinstance(place, OutputFolder):
         foreign = sorted(set(place.parquet_names()) - {part.file for part in manifest.parts})

@@ -122,20 +122,24 @@ def encode(
         ending.fault = fault
 
 
-def by_part(windows: Iterator[Window], rows: int) -> Iterator[Iterator[Window]]:
-    """The windows of one part after the other: as many as fit into so many rows, one at the least."""
-    window = next(windows, None)
+def by_part(windows: Iterator[Window], rows: int, window_rows: int) -> Iterator[Iterator[Window]]:
+    """The windows of one part after the other.
 
-    def part() -> Iterator[Window]:
-        nonlocal window
+    Args:
+        windows: all of them; the windows of a part have to be taken before the next part is asked for.
+        rows: most rows of a part, but for a window that is larger.
+        window_rows: most rows of a window. A part ends where one more might not fit, without waiting for it.
+    """
+
+    def part(window: Window | None) -> Iterator[Window]:
         taken = 0
-        while window is not None and (not taken or taken + len(window) <= rows):
+        while window is not None:
             yield window
             taken += len(window)
-            window = next(windows, None)
+            window = next(windows, None) if taken + window_rows <= rows else None
 
-    while window is not None:
-        yield part()
+    for first in windows:
+        yield part(first)
 
 
 def _first_bad(records: Records, table: pa.Table) -> InputError:

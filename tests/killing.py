@@ -2,9 +2,9 @@
 
     python tests/killing.py KILLS SECONDS SEED -- embed in.smi -o out.parquet ...
 
-Each run is a process of its own, killed by SIGKILL up to SECONDS after it has begun to write. A run that is done
-by then is no kill, and the output starts anew. Prints what happened as one JSON object. Processes are forked from
-this one, which has loaded the libraries and used none of them: their threads do not survive a fork.
+Each run is a process of its own, killed by SIGKILL up to SECONDS after it has begun to write. A run that is
+done by then is no kill, and the output starts anew. Prints what happened as one JSON object. Processes are
+forked from this one, which has loaded the libraries and used none: their threads do not survive a fork.
 """
 
 import json
@@ -78,8 +78,8 @@ def output_of(command: list[str]) -> OutputFile | OutputFolder:
 
 
 def kill_runs(kills: int, seconds: float, seed: int, command: list[str]) -> dict[str, int]:
-    """How many runs were killed; after how many kills nothing, as much as before or more was safe; and how many
-    runs came to their end before they could be killed."""
+    """How many runs were killed; after how many kills nothing, as much as before or more was safe; and how
+    many runs came to their end before they could be killed."""
     generator = random.Random(seed)
     output = output_of(command)
     counts = Counter(kills=0, nothing_safe=0, as_much_safe=0, more_safe=0, done=0)

@@ -117,7 +117,7 @@ def test_fifty_kills_of_a_real_library(real_run, tmp_path, name, output):
     pack = {".smi": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[Path(name).suffix]
     (tmp_path / name).write_bytes(pack(text))
     arguments = [tmp_path / name, "--rows-per-part", 64]
-    counts = killed_and_resumed(arguments, tmp_path / output, kills=50, seconds=3.0, seed=2)
+    counts = killed_and_resumed(arguments, tmp_path / output, kills=50, seconds=6.0, seed=2)
     print(name, output, counts)
     assert counts["kills"] == 50 and counts["more_safe"] > 10
     check_equal(tmp_path / output, whole)

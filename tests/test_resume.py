@@ -17,7 +17,7 @@ import stkd_screen.parts.manifest
 from stkd_screen import load
 from stkd_screen.embed import embed
 from stkd_screen.errors import InputError, OutputError
-from stkd_screen.files import sha256
+from stkd_screen.files import file_sha256
 from stkd_screen.output import OutputOptions
 from stkd_screen.parts.lock import Locked, locked
 from stkd_screen.parts.outputs import output_at
@@ -173,6 +173,54 @@ def test_a_run_killed_after_its_last_step_is_complete(encoder, library, tmp_path
     assert not (tmp_path / "out.parquet.partial").exists()
 
 
+class Dead(BaseException):
+    """Stands for SIGKILL: no clean-up comes after it."""
+
+
+class Mortal:
+    """Calls of the system; the one of number `last` and all after it raise `Dead`."""
+
+    CALLS = ("fsync", "replace", "unlink", "rmdir")
+
+    def __init__(self, monkeypatch, last):
+        self.count, self.last = 0, last
+        for name in self.CALLS:
+            monkeypatch.setattr(os, name, self.counted(getattr(os, name)))
+
+    def counted(self, call):
+        def counted_call(*arguments, **named):
+            self.count += 1
+            if self.count >= self.last:
+                raise Dead
+            return call(*arguments, **named)
+
+        return counted_call
+
+
+@pytest.mark.parametrize("output", ["out.parquet", "out/"])
+def test_death_at_any_step(encoder, library, tmp_path, monkeypatch, output):
+    """Killed runs hit these moments by chance; here each of them is met."""
+    library.write_text("".join(LINES[:30]))
+    run(encoder, library, tmp_path / "whole.parquet")
+    whole = bits(rows(tmp_path / "whole.parquet"))
+    last, died = 1, True
+    while died:
+        folder = tmp_path / str(last)
+        folder.mkdir()
+        with monkeypatch.context() as patch:
+            Mortal(patch, last)
+            try:
+                run(encoder, library, f"{folder}/{output}")
+                died = False
+            except Dead:
+                pass
+        assert run(encoder, library, f"{folder}/{output}").complete
+        assert bits(rows(folder / output)) == whole
+        assert sorted(path.name for path in folder.iterdir()) == [output.strip("/")]
+        last += 1
+    assert last > 15
+
+
 def test_lost_parts_are_noticed(encoder, library, tmp_path):
     output = stopped(encoder, library, tmp_path)
     os.truncate(tmp_path / "out.parquet.partial" / "rows", 1_000)
@@ -241,7 +289,7 @@ def test_the_hash_of_every_kind_of_input_is_that_of_its_bytes(encoder, tmp_path)
     run(encoder, files, tmp_path / "out", stop_after=25)
     run(encoder, files, tmp_path / "out")
     manifest = output_at(tmp_path / "out").finished()
-    assert [file.sha256 for file in manifest.inputs] == [sha256(path) for path in files]
+    assert [file.sha256 for file in manifest.inputs] == [file_sha256(path) for path in files]
 
 
 def test_a_lock_ends_with_its_owner(tmp_path):

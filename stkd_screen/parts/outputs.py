@@ -60,7 +60,7 @@ class Output:
                 f"{self.path} is being written by another run{who}; wait for it, or give another -o"
             ) from None
         finally:
-            if made:
+            if made or self.work != self.path:
                 with suppress(OSError):  # there is work in it
                     self.work.rmdir()
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stkd_screen.errors import InputError
-from stkd_screen.files import sha256
+from stkd_screen.files import file_sha256
 from stkd_screen.records.batch import Records
 from stkd_screen.records.columns import ColumnChoice
 from stkd_screen.records.inputs import STDIN, expand, file_format
@@ -77,7 +77,7 @@ class RecordReader:
         if kind == "parquet":
             table = self._current = ParquetTable(path, self._choice)
             yield from table.read(source, self.batch_size)
-            self.hashes[str(path)] = sha256(path)  # its columns were read here and there, not all of it
+            self.hashes[str(path)] = file_sha256(path)  # its columns were read here and there, not all of it
             return
         with open_text(path) as stream:
             self._current = stream
