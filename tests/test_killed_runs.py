@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import duckdb
@@ -92,32 +93,28 @@ def test_a_few_kills(small_run, tmp_path, output):
 
 @pytest.fixture(scope="module")
 def real_run(tmp_path_factory):
-    """2,000 records of a real tranche, and what a run over them gives when it is left alone."""
+    """1,500 records of a real tranche, and what a run over them gives when it is left alone."""
     tranche = SHARED_DATA / "zinc" / "CDAA.smi.gz"
     if not tranche.exists():
         pytest.skip(f"{tranche} is not here")
     folder = tmp_path_factory.mktemp("real")
-    text = b"".join(gzip.decompress(tranche.read_bytes()).splitlines(keepends=True)[:2_001])
+    text = b"".join(gzip.decompress(tranche.read_bytes()).splitlines(keepends=True)[:1_501])
     (folder / "in.smi").write_bytes(text)
     return text, left_alone([folder / "in.smi", "--rows-per-part", 64], folder / "whole.parquet")
 
 
+FORMS = [("in.smi", "out.parquet"), ("in.smi", "out"), ("in.smi.gz", "out.parquet"), ("in.smi.zst", "out")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "output"),
-    [
-        ("in.smi", "out.parquet"),
-        ("in.smi", "out"),
-        ("in.smi.gz", "out.parquet"),
-        ("in.smi.zst", "out.parquet"),
-    ],
-)
-def test_fifty_kills_of_a_real_library(real_run, tmp_path, name, output):
-    text, whole = real_run
+@pytest.mark.parametrize(("seed", "form"), product(range(5), FORMS))
+def test_two_hundred_kills_of_a_real_library(real_run, tmp_path, seed, form):
+    """Ten of them each; over all, twenty outputs are compared."""
+    (text, whole), (name, output) = real_run, form
     pack = {".smi": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[Path(name).suffix]
     (tmp_path / name).write_bytes(pack(text))
     arguments = [tmp_path / name, "--rows-per-part", 64]
-    counts = killed_and_resumed(arguments, tmp_path / output, kills=50, seconds=6.0, seed=2)
+    counts = killed_and_resumed(arguments, tmp_path / output, kills=10, seconds=6.0, seed=seed)
     print(name, output, counts)
-    assert counts["kills"] == 50 and counts["more_safe"] > 10
+    assert counts["kills"] == 10 and counts["more_safe"] > 0
     check_equal(tmp_path / output, whole)
