@@ -49,9 +49,10 @@ def verify(
     checks = [_check_complete(manifest), _check_parts(place, manifest)]
     try:
         checks.append(_check_columns(place, manifest))
-        checks += _check_rows(place, manifest, report)
-        checks.append(_check_input(place, manifest, inputs, report))
-    except OutputError as fault:  # a part that cannot be read
+        if checks[-1].holds:
+            checks += _check_rows(place, manifest, report)
+            checks.append(_check_input(place, manifest, inputs, report))
+    except (OutputError, OSError, pa.ArrowException) as fault:  # a part that cannot be read
         checks.append(Check("rows", False, str(fault)))
     return checks
 
