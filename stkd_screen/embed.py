@@ -164,6 +164,11 @@ class _Run:
             manifest = begin(self.output, self.plan, overwrite=self.overwrite, restart=self.restart)
             self.restart = False  # from here on the unfinished run is this one
             self._count_from(manifest)
+            if self.strict and manifest.bad:
+                raise InputError(
+                    f"{manifest.bad.total():,} of the {manifest.rows:,} rows that are done are bad "
+                    f"({', '.join(manifest.bad)}); go on without --strict, or --restart with it"
+                )
             if not manifest.complete:
                 self._embed(manifest)
 
@@ -175,7 +180,7 @@ class _Run:
     def _embed(self, manifest: Manifest) -> None:
         with closing(in_background((records, self.reader.bytes_read) for records in self.reader)) as batches:
             stored = StoredRecords(self.output, manifest)
-            pass_over(batches, manifest.rows, stored, self.should_stop, self._passed)
+            pass_over(batches, manifest.rows, stored, self.limit, self.should_stop, self._passed)
             ending = Ending(stopped=self.should_stop())
             encoded = encode(
                 batches,

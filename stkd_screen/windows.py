@@ -45,6 +45,7 @@ def pass_over(
     batches: Batches,
     done: int,
     stored: StoredRecords,
+    limit: int | None,
     should_stop: Callable[[], bool],
     report: Callable[[int, int], None],
 ) -> None:
@@ -54,6 +55,7 @@ def pass_over(
         batches: from the first record on.
         done: records that are done.
         stored: what they were.
+        limit: most records of the whole input.
         should_stop: asked after each batch.
         report: called with the records passed and the raw bytes read.
 
@@ -65,11 +67,13 @@ def pass_over(
         records, bytes_read = next(batches, (None, 0))
         if records is None:
             raise InputError(f"the input ends after {row:,} records, but {done:,} are done; {_CHANGED}")
-        if (i := stored.first_difference(records)) is not None:
+        rest = records.head(done - row)
+        assert len(rest) == len(records) or done == limit, "a part ends where a window does"
+        if (i := stored.first_difference(rest)) is not None:
             raise InputError(
                 f"{records.place(i)} is not the record that was embedded as row {row + i}; {_CHANGED}"
             )
-        row += len(records)
+        row += len(rest)
         report(row, bytes_read)
 
 

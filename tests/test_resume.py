@@ -173,6 +173,16 @@ def test_a_run_killed_after_its_last_step_is_complete(encoder, library, tmp_path
     assert not (tmp_path / "out.parquet.partial").exists()
 
 
+def test_index_reads_the_parts_and_nothing_beside_them(encoder, library, tmp_path):
+    from stkd_screen.search.library import Library
+
+    run(encoder, library, tmp_path / "out")
+    run(encoder, library, tmp_path / "out" / "other.parquet", stop_after=3)  # leaves other.parquet.partial/
+    found = Library([tmp_path / "out"])
+    assert [file.name for file in found.files] == [f"part-{k:05}.parquet" for k in range(5)]
+    assert found.rows == 100
+
+
 class Dead(BaseException):
     """Stands for SIGKILL: no clean-up comes after it."""
 
@@ -201,7 +211,7 @@ class Mortal:
 def test_death_at_any_step(encoder, library, tmp_path, monkeypatch, output):
     """Killed runs hit these moments by chance; here each of them is met."""
     library.write_text("".join(LINES[:30]))
-    run(encoder, library, tmp_path / "whole.parquet")
+    run(encoder, library, tmp_path / "whole.parquet", limit=25)
     whole = bits(rows(tmp_path / "whole.parquet"))
     last, died = 1, True
     while died:
@@ -210,11 +220,11 @@ def test_death_at_any_step(encoder, library, tmp_path, monkeypatch, output):
         with monkeypatch.context() as patch:
             Mortal(patch, last)
             try:
-                run(encoder, library, f"{folder}/{output}")
+                run(encoder, library, f"{folder}/{output}", limit=25)
                 died = False
             except Dead:
                 pass
-        assert run(encoder, library, f"{folder}/{output}").complete
+        assert run(encoder, library, f"{folder}/{output}", limit=25).complete
         assert bits(rows(folder / output)) == whole
         assert sorted(path.name for path in folder.iterdir()) == [output.strip("/")]
         last += 1
@@ -265,6 +275,8 @@ def test_strict_rows_before_the_bad_one_are_kept(encoder, library, tmp_path):
         run(encoder, library, output, strict=True)
     summary = run(encoder, library, output)
     assert summary.resumed == 40 and summary.bad.total() == 1
+    with pytest.raises(InputError, match="1 of the 100 rows that are done are bad"):
+        run(encoder, library, output, strict=True)
 
 
 def test_the_hash_of_every_kind_of_input_is_that_of_its_bytes(encoder, tmp_path):

@@ -120,13 +120,17 @@ def embed(
         console.print(table)
     if not summary.complete:
         console.print(
-            f"stopped before the end: {summary.records:,} rows are safe, the same command goes on after them",
+            f"stopped before the end: {summary.records:,} rows are safe, "
+            + ("the same command goes on after them" if reader.bytes_total is not None else _NOT_AGAIN),
             highlight=False,
             soft_wrap=True,
         )
         raise Interrupted(stop.signal)
     if summary.input_fault:
         raise InputError(summary.input_fault)
+
+
+_NOT_AGAIN = "but no run can go on after them: standard input cannot be read again from its beginning"
 
 
 def _as_dict(summary: "Summary", output: str, startup: float) -> dict[str, object]:
