@@ -1,118 +1,249 @@
-"""The main path: read records, pre-transform, encode, write one row for each."""
+"""The main path: read records, pre-transform, encode, write one row for each, part by part."""
 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-import numpy as np
-import pyarrow as pa
 
 from stkd_screen.background import in_background
 from stkd_screen.encoder import Encoder
-from stkd_screen.errors import InputError
+from stkd_screen.errors import InputError, OutputError
+from stkd_screen.files import file_sha256
 from stkd_screen.output import OutputOptions, schema
-from stkd_screen.parquet import ParquetWriter
-from stkd_screen.records import RecordReader, Records
+from stkd_screen.parts.faults import faults_named, patiently
+from stkd_screen.parts.manifest import Manifest, Part, column_types, describe_inputs, this_writer
+from stkd_screen.parts.outputs import OutputFile, OutputFolder, output_at
+from stkd_screen.parts.parquet import ParquetPart
+from stkd_screen.parts.resume import begin
+from stkd_screen.parts.stored import StoredRecords
+from stkd_screen.records import RecordReader
+from stkd_screen.windows import Ending, Window, by_part, encode, pass_over
+
+# Most rows of a part: some minutes of work, which is what a killed run loses at the worst.
+PART_ROWS = {"cpu": 131_072, "cuda": 1_048_576}
 
 
 @dataclass
 class Summary:
-    """What a run did."""
+    """What there is of an output, and what this run did for it."""
 
     records: int = 0
+    resumed: int = 0  # of the records, those that were done before this run
     bad: Counter[str] = field(default_factory=Counter)  # kind of error -> rows
     warned: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # of this run
     bytes_read: int = 0  # raw input bytes of the records done
     output_bytes: int = 0
+    complete: bool = False  # False where the run was stopped
     input_fault: str | None = None  # what could not be read, if anything
+    disk_faults: list[str] = field(default_factory=list)  # those that were waited for
 
     @property
     def good(self) -> int:
         return self.records - self.bad.total()
 
+    @property
+    def rate(self) -> float:
+        """Molecules a second of this run."""
+        return (self.records - self.resumed) / max(self.seconds, 1e-9)
+
 
 def embed(
     reader: RecordReader,
     encoder: Encoder,
-    output: Path,
+    output: str | Path,
     options: OutputOptions,
     *,
     limit: int | None = None,
     strict: bool = False,
+    rows_per_part: int | None = None,
     overwrite: bool = False,
+    restart: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
     report: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
-    """Write one Parquet row for every input record, in input order.
+    """Write one Parquet row for every input record, in input order; go on where an earlier run stopped.
 
     Args:
         reader: the input.
         encoder: the model.
-        output: the Parquet file; it appears when all is written.
+        output: a Parquet file, which appears when all is written; or a folder of numbered ones.
         options: checked against the encoder's weights.
         limit: most records to read.
         strict: stop at the first record that cannot be used.
-        overwrite: replace an output that is there already.
-        report: called after each window.
+        rows_per_part: most rows of a part; `PART_ROWS` by default.
+        overwrite: replace a finished output.
+        restart: throw away what an unfinished run left, instead of going on from it.
+        should_stop: asked after each window; when it says so, what is encoded becomes a part and the run
+            ends.
+        report: called after each window, and while the records that are done are passed over.
 
     Raises:
         InputError: with `strict`, at the first bad record.
-        OutputError: the output cannot be written.
+        OutputError: the output cannot be written; or it is there, and was made otherwise.
 
-    Damaged inputs do not end the run: all rows that could be read are written, and `input_fault` of the
-    summary says what happened.
+    Rows before an error are kept, and the same call goes on after them. Damaged inputs do not end the run:
+    all rows that could be read are written, and `input_fault` of the summary says what happened.
     """
-    summary = Summary()
-    started = time.perf_counter()
-    with (
-        ParquetWriter(output, schema(encoder.weights, options), overwrite=overwrite) as writer,
-        closing(in_background(_encoded(reader, encoder, options, limit, summary))) as results,
-    ):
-        for records, table, reasons, summary.bytes_read in results:
-            if strict:
-                _stop_at_first_bad(records, table)
-            writer.write(table)
-            summary.records += len(table)
-            summary.bad += reasons
-            summary.warned += len(table) - table["warning"].null_count
-            summary.seconds = time.perf_counter() - started
-            report(summary)
-    summary.seconds = time.perf_counter() - started
-    summary.output_bytes = output.stat().st_size
-    return summary
+    rows_per_part = rows_per_part or PART_ROWS[encoder.device.type]
+    plan = _plan(reader, encoder, options, limit, rows_per_part)
+    run = _Run(
+        output=output_at(output),
+        plan=plan,
+        overwrite=overwrite,
+        restart=restart,
+        reader=reader,
+        encoder=encoder,
+        options=options,
+        limit=limit,
+        strict=strict,
+        rows_per_part=rows_per_part,
+        should_stop=should_stop,
+        report=report,
+    )
+    with faults_named(run.output), run.output.locked():
+        if plan.can_be_read_again:
+            patiently(run.go_on, lambda: run.parts_safe, run.wait, should_stop)
+        else:
+            run.go_on()
+    return run.summary
 
 
-def _encoded(
-    reader: RecordReader, encoder: Encoder, options: OutputOptions, limit: int | None, summary: Summary
-) -> Iterator[tuple[Records, pa.Table, Counter[str], int]]:
-    row = 0
-    try:
-        read = ((records, reader.bytes_read, reader.fault) for records in reader)
+def _plan(
+    reader: RecordReader, encoder: Encoder, options: OutputOptions, limit: int | None, rows_per_part: int
+) -> Manifest:
+    """The manifest of a run that has not begun. What it names has to be the same for a run to go on."""
+    weights = encoder.weights
+    return Manifest(
+        model=weights.name,
+        model_sha256=weights.sha256,
+        options={
+            **asdict(options),
+            "smiles_column": reader.smiles_column,
+            "id_column": reader.id_column,
+            "limit": limit,
+            "device": encoder.device.type,
+            "window": reader.batch_size,
+            "rows_per_part": rows_per_part,
+        },
+        inputs=describe_inputs(reader.files),
+        columns=column_types(schema(weights, options)),
+        writer=this_writer(),
+    )
+
+
+@dataclass
+class _Run:
+    output: OutputFile | OutputFolder
+    plan: Manifest
+    overwrite: bool
+    restart: bool
+    reader: RecordReader
+    encoder: Encoder
+    options: OutputOptions
+    limit: int | None
+    strict: bool
+    rows_per_part: int
+    should_stop: Callable[[], bool]
+    report: Callable[[Summary], None]
+    summary: Summary = field(default_factory=Summary)
+    parts_safe: int = 0
+    _started: float = 0.0
+
+    def go_on(self) -> None:
+        """From the start, or from the last whole part, to the end."""
+        with faults_named(self.output):
+            manifest = begin(self.output, self.plan, overwrite=self.overwrite, restart=self.restart)
+            self.restart = False  # from here on the unfinished run is this one
+            self._count_from(manifest)
+            if self.strict and manifest.bad:
+                raise InputError(
+                    f"{manifest.bad.total():,} of the {manifest.rows:,} rows that are done are bad "
+                    f"({', '.join(manifest.bad)}); go on without --strict, or --restart with it"
+                )
+            if not manifest.complete:
+                self._embed(manifest)
+
+    def wait(self, fault: OutputError, seconds: int) -> None:
+        """Say that the disk failed and that the run goes on by itself."""
+        self.summary.disk_faults.append(f"{fault}; trying that in {seconds} s")
+        self.report(self.summary)
+
+    def _embed(self, manifest: Manifest) -> None:
+        read = ((records, self.reader.bytes_read, self.reader.fault) for records in self.reader)
         with closing(in_background(read)) as batches:
-            for records, bytes_read, fault_before in batches:
-                if limit is not None:
-                    records = records.head(limit - row)
-                if len(records):
-                    yield records, *encoder.table(records, options, first_row=row), bytes_read
-                row += len(records)
-                if row == limit:
-                    summary.input_fault = fault_before
-                    return
-    except InputError as fault:
-        if row == 0:
-            raise
-        summary.input_fault = str(fault)
+            stored = StoredRecords(self.output, manifest)
+            pass_over(batches, manifest.rows, stored, self.limit, self.should_stop, self._passed)
+            ending = Ending(stopped=self.should_stop())
+            encoded = encode(
+                batches,
+                manifest.rows,
+                self.encoder,
+                self.options,
+                limit=self.limit,
+                strict=self.strict,
+                should_stop=self.should_stop,
+                ending=ending,
+            )
+            with closing(in_background(encoded)) as windows:
+                for part in by_part(windows, self.rows_per_part, self.reader.batch_size):
+                    manifest = manifest.with_part(self._write_part(manifest, part))
+                    self.output.save(manifest)
+                    self.parts_safe = len(manifest.parts)
+        if ending.fault:
+            raise ending.fault
+        if not ending.stopped:
+            self._finish(manifest, ending.input_fault)
 
+    def _write_part(self, manifest: Manifest, windows: Iterator[Window]) -> Part:
+        bad, warned = Counter[str](), 0
+        columns = schema(self.encoder.weights, self.options)
+        with self.output.part(manifest) as file, ParquetPart(file, columns) as part:
+            for window in windows:
+                part.write(window.table)
+                bad += window.bad
+                warned += window.warned
+                self._count(window)
+            part.finish()
+        path, start = self.output.place(manifest, len(manifest.parts))
+        size = path.stat().st_size - start
+        name = path.name if isinstance(self.output, OutputFolder) else None
+        return Part(part.rows, size, file_sha256(path, start), dict(bad), warned, name)
 
-def _stop_at_first_bad(records: Records, table: pa.Table) -> None:
-    bad = np.flatnonzero(table["error"].is_valid().to_numpy())
-    if len(bad):
-        i = int(bad[0])
-        smiles = table["smiles"][i].as_py()
-        raise InputError(
-            f"{records.place(i)}: {table['error'][i].as_py()}: {smiles[:80]!r} "
-            "(--strict stops at the first bad record; without it such rows are kept with their reason)"
+    def _finish(self, manifest: Manifest, input_fault: str | None) -> None:
+        if not manifest.parts:  # nothing to embed: an output of no rows
+            manifest = manifest.with_part(self._write_part(manifest, iter(())))
+        manifest = manifest.completed(self.reader.hashes, input_fault)
+        self.output.finish(manifest)
+        self.summary.complete, self.summary.input_fault = True, input_fault
+        self.summary.output_bytes = manifest.size
+
+    def _count_from(self, manifest: Manifest) -> None:
+        """Start the summary with what is done."""
+        self.summary = Summary(
+            records=manifest.rows,
+            resumed=manifest.rows,
+            bad=manifest.bad,
+            warned=manifest.warned,
+            output_bytes=manifest.size,
+            complete=manifest.complete,
+            input_fault=manifest.input_fault,
+            disk_faults=self.summary.disk_faults,
         )
+        self._started = time.perf_counter()
+
+    def _passed(self, row: int, bytes_read: int) -> None:
+        """Records that were done before are read again."""
+        self.summary.bytes_read = bytes_read
+        self._started = time.perf_counter()
+        self.report(self.summary)
+
+    def _count(self, window: Window) -> None:
+        self.summary.records += len(window)
+        self.summary.bad += window.bad
+        self.summary.warned += window.warned
+        self.summary.bytes_read = window.bytes_read
+        self.summary.seconds = time.perf_counter() - self._started
+        self.report(self.summary)

@@ -1,8 +1,6 @@
 """A weights folder: model.safetensors, config.json and README.md (the model card). Nothing is unpickled."""
 
-import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from stkd_screen.errors import WeightsError
+from stkd_screen.files import file_sha256, whole
 from stkd_screen.smiles.tokens import VOCABULARY_VERSION
 from stkd_screen.student import Student, StudentConfig
 
@@ -181,14 +180,11 @@ def write_model_folder(folder: Path, tensors: dict[str, Tensor], config: dict[st
         The hash.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "model.safetensors.partial"
-    # With the usual permissions; save_file makes a private file.
-    partial.write_bytes(serialize({name: tensor.contiguous() for name, tensor in tensors.items()}))
-    config_partial = folder / "config.json.partial"
-    sha256 = file_sha256(partial)
-    config_partial.write_text(json.dumps(config | {"sha256": sha256}, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, folder / "model.safetensors")
-    os.replace(config_partial, folder / "config.json")
+    with whole(folder / "config.json") as config_file, whole(folder / "model.safetensors") as file:
+        # With the usual permissions; save_file makes a private file.
+        file.write_bytes(serialize({name: tensor.contiguous() for name, tensor in tensors.items()}))
+        sha256 = file_sha256(file)
+        config_file.write_text(json.dumps(config | {"sha256": sha256}, indent=1) + "\n", encoding="utf-8")
     return sha256
 
 
@@ -268,8 +264,3 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], folder: Path, *, assign: 
         raise WeightsError(
             f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}: {error}"
         ) from error
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

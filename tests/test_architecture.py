@@ -10,12 +10,13 @@ PACKAGE = Path(__file__).parents[1] / "stkd_screen"
 # Each layer may import from those below it, not from those above.
 LAYERS = [
     ["cli"],
-    ["embed", "teach", "search"],
-    ["encoder"],
+    ["embed", "verify", "teach", "search"],
+    ["windows"],
+    ["encoder", "parts"],
     ["output", "forward"],
-    ["parquet", "domain", "weights", "batching"],
+    ["domain", "weights", "batching"],
     ["student", "records"],
-    ["smiles", "background"],
+    ["smiles", "background", "files"],
     ["errors"],
 ]
 LEVEL = {name: i for i, names in enumerate(LAYERS) for name in names}

@@ -105,6 +105,23 @@ def test_train_then_evaluate(stkd_screen, toy, tmp_path):
     assert "MAE" in table.stdout and "toy.weight" in table.stdout
 
 
+def test_verify_exits_1_where_something_fails(stkd_screen, toy, tmp_path):
+    (tmp_path / "in.smi").write_text("CCO ethanol\nC1CC ring\n")
+    output = tmp_path / "out"
+    done = stkd_screen("embed", tmp_path / "in.smi", "-o", f"{output}/", "--model", toy.weights)
+    assert done.returncode == 0, done.stderr
+    sound = stkd_screen("verify", output)
+    assert sound.returncode == 0 and sound.stderr.count("holds") == 6
+    again = stkd_screen("embed", tmp_path / "in.smi", "-o", output, "--model", toy.weights, "--json")
+    assert json.loads(again.stdout)["resumed"] == 2 and again.returncode == 0
+    (tmp_path / "in.smi").write_text("CCO ethanol\nC1CC ting\n")
+    fails = stkd_screen("verify", output, "--json")
+    about = json.loads(fails.stdout)
+    assert fails.returncode == 1 and not about["holds"]
+    assert [check["name"] for check in about["checks"] if check["holds"] is False] == ["input"]
+    assert stkd_screen("verify", tmp_path / "gone").returncode == 1
+
+
 @pytest.mark.parametrize("stop", ["strict", "interrupt"])
 def test_a_run_that_stops_in_the_middle_ends_cleanly(toy, tmp_path, stop):
     """Not by an abort of the process while a thread still computes."""
@@ -118,10 +135,17 @@ def test_a_run_that_stops_in_the_middle_ends_cleanly(toy, tmp_path, stop):
         [*command, "-o", tmp_path / "out.parquet"], stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
     if stop == "interrupt":
-        while not list(tmp_path.glob("*.partial")) and process.poll() is None:
+        while not list(tmp_path.glob("*.partial/rows")) and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=120)[1]
     assert process.returncode == {"strict": 1, "interrupt": 130}[stop], error
-    assert "Traceback" not in error
-    assert [path.name for path in tmp_path.iterdir() if "parquet" in path.name] == []
+    assert "Traceback" not in error and not (tmp_path / "out.parquet").exists()
+    command = [argument for argument in command if argument != "--strict"]
+    subprocess.run([*command, "-o", tmp_path / "out.parquet", "--json"], check=True)
+    assert pl.read_parquet(tmp_path / "out.parquet")["id"].to_list()[8_999:9_002] == [
+        "m8999",
+        "ring",
+        "m9001",
+    ]
+    assert [path.name for path in tmp_path.iterdir() if "parquet" in path.name] == ["out.parquet"]

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stkd_screen.errors import WeightsError
-from stkd_screen.weights import file_sha256, find_weights, load_weights, save_weights, shipped_names
+from stkd_screen.files import file_sha256
+from stkd_screen.weights import find_weights, load_weights, save_weights, shipped_names
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The command line: one thin module a command. Only this layer prints, and only it exits."""
 
-import signal
 import sys
 import warnings
 from typing import TextIO
@@ -8,7 +7,8 @@ from typing import TextIO
 import typer
 
 from stkd_screen import __version__
-from stkd_screen.cli import bench, distill, embed, evaluate, index, prepare, search, teach, train
+from stkd_screen.cli import bench, distill, embed, evaluate, index, prepare, search, teach, train, verify
+from stkd_screen.cli.interrupts import Interrupted, interrupts_raise
 from stkd_screen.cli.text import printable
 from stkd_screen.errors import StkdError, StkdWarning
 
@@ -36,6 +36,7 @@ def _options(
 
 
 app.command("embed")(embed.embed)
+app.command("verify")(verify.verify)
 app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("distill")(distill.distill)
@@ -44,15 +45,6 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("prepare")(prepare.prepare)
 app.add_typer(bench.app, name="bench")
-
-
-class Interrupted(BaseException):
-    """Ctrl-C or a request to end. A class of our own: typer would take a KeyboardInterrupt for an error."""
-
-
-def _interrupt(number: int, _: object) -> None:
-    typer.secho("stopping", fg="red", err=True)
-    raise Interrupted(number)
 
 
 def _print_warning(
@@ -81,14 +73,11 @@ def main() -> None:
 
 
 def _run() -> None:
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        app()
+        with interrupts_raise():
+            app()
     except StkdError as error:
         typer.secho(printable(f"error: {error}"), fg="red", err=True)
         sys.exit(1)
     except Interrupted as interrupt:
         sys.exit(128 + interrupt.args[0])
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

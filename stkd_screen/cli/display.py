@@ -113,6 +113,7 @@ class EmbedDisplay:
             console=console,
             disable=not console.is_terminal,
         )
+        self.faults_shown = 0
         self.task = self.bar.add_task("embed", total=reader.bytes_total, records="0", rate="-")
 
     def __enter__(self) -> "EmbedDisplay":
@@ -120,10 +121,19 @@ class EmbedDisplay:
         return self
 
     def update(self, summary: "Summary") -> None:
-        rate = summary.records / max(summary.seconds, 1e-9)
-        self.bar.update(
-            self.task, completed=summary.bytes_read, records=f"{summary.records:,}", rate=f"{rate:,.0f}"
-        )
+        for fault in summary.disk_faults[self.faults_shown :]:
+            self.bar.console.print(fault, style="yellow", highlight=False, soft_wrap=True)
+        self.faults_shown = len(summary.disk_faults)
+        passing_over = summary.records == summary.resumed
+        shown: dict[str, Any] = {
+            "records": f"{summary.records:,}",
+            "rate": "-" if passing_over else f"{summary.rate:,.0f}",
+        }
+        if passing_over:
+            # What is passed over says nothing of the time that the rest will take.
+            self.bar.reset(self.task, completed=summary.bytes_read, **shown)
+        else:
+            self.bar.update(self.task, completed=summary.bytes_read, **shown)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -22,7 +22,9 @@ def embed(
             help=".smi, .csv, .tsv, .parquet files, also .gz .bz2 .xz .zst; folders; - for standard input."
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Parquet file to write.")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="Parquet file to write, or a folder (zinc/) for many.")
+    ],
     model: Annotated[str, typer.Option(help="Shipped model name or weights folder.")] = "small",
     level: Annotated[
         str | None,
@@ -38,11 +40,21 @@ def embed(
     ] = None,
     embedding: Annotated[bool, typer.Option(help="Write the embedding column.")] = True,
     embedding_dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    dims: Annotated[
+        int | None,
+        typer.Option(min=1, help="Write only so many leading dimensions of the embedding. [default: all]"),
+    ] = None,
     largest_fragment: Annotated[
         bool,
         typer.Option("--largest-fragment", help="Drop all but the largest fragment: counter-ions, solvents."),
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Read at most this many records.")] = None,
+    rows_per_part: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Most rows of a part, which is what a killed run loses. [default: by device]"
+        ),
+    ] = None,
     batch_tokens: Annotated[
         int | None,
         typer.Option(min=1, help="Most tokens in one forward pass; bounds memory. [default: by device]"),
@@ -51,7 +63,10 @@ def embed(
         bool, typer.Option("--strict", help="Stop at the first bad record instead of writing an error row.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an output that is there already.")
+        bool, typer.Option("--overwrite", help="Replace a finished output that is there already.")
+    ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what an unfinished run left, instead of going on.")
     ] = False,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the summary as one JSON object.")
@@ -59,12 +74,14 @@ def embed(
 ) -> None:
     """Embedding, HOMO, LUMO and gap of every molecule of a library, one output row for each record.
 
-    A record that cannot be used keeps its row: nulls, and the reason in the column `error`.
+    A record that cannot be used keeps its row: nulls, and the reason in the column `error`. A run that was
+    stopped or killed goes on where it was when the same command is given again.
 
         stkd-screen embed zinc.smi.gz -o out.parquet
     """
     started = time.perf_counter()
     from stkd_screen.cli.display import EmbedDisplay, Terminal
+    from stkd_screen.cli.interrupts import Interrupted, interrupts_ask
     from stkd_screen.embed import embed as run_embed
     from stkd_screen.encoder import load
     from stkd_screen.errors import InputError
@@ -76,12 +93,19 @@ def embed(
         encoder = load(model, device, batch_tokens=batch_tokens)
         encoder.embed(["C"])
     startup = time.perf_counter() - started
-    options = OutputOptions(level, embedding, embedding_dtype, largest_fragment).checked(encoder.weights)
-    window = min(encoder.window, limit or encoder.window)
+    options = OutputOptions(
+        level=level,
+        embedding=embedding,
+        embedding_dtype=embedding_dtype,
+        dims=dims,
+        largest_fragment=largest_fragment,
+    ).checked(encoder.weights)
+    window = min(encoder.window, limit or encoder.window, rows_per_part or encoder.window)
     reader = RecordReader(
-        inputs, smiles_column=smiles_column, id_column=id_column, batch_size=window, exclude=output
+        inputs, smiles_column=smiles_column, id_column=id_column, batch_size=window, exclude=Path(output)
     )
-    with EmbedDisplay(console, reader) as display:
+    stopping = "finishing the part in hand, a few seconds; Ctrl-C again stops at once and loses it"
+    with interrupts_ask(stopping) as stop, EmbedDisplay(console, reader) as display:
         summary = run_embed(
             reader,
             encoder,
@@ -89,7 +113,10 @@ def embed(
             options,
             limit=limit,
             strict=strict,
+            rows_per_part=rows_per_part,
             overwrite=overwrite,
+            restart=restart,
+            should_stop=stop,
             report=display.update,
         )
     if json_output:
@@ -99,26 +126,40 @@ def embed(
         for smiles, id in dict.fromkeys(reader.columns.values()):
             table.add_row("columns", f"SMILES {smiles!r}, id {id!r}" if id else f"SMILES {smiles!r}, no id")
         console.print(table)
+    if not summary.complete:
+        console.print(
+            f"stopped before the end: {summary.records:,} rows are safe, "
+            + ("the same command goes on after them" if reader.bytes_total is not None else _NOT_AGAIN),
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise Interrupted(stop.signal)
     if summary.input_fault:
         raise InputError(summary.input_fault)
 
 
-def _as_dict(summary: "Summary", output: Path, startup: float) -> dict[str, object]:
+_NOT_AGAIN = "but no run can go on after them: standard input cannot be read again from its beginning"
+
+
+def _as_dict(summary: "Summary", output: str, startup: float) -> dict[str, object]:
     return {
-        "output": str(output),
+        "output": output,
+        "complete": summary.complete,
         "records": summary.records,
+        "resumed": summary.resumed,
         "good": summary.good,
         "bad": dict(summary.bad),
         "warned": summary.warned,
         "startup_seconds": round(startup, 3),
         "seconds": round(summary.seconds, 3),
-        "molecules_per_second": round(summary.records / summary.seconds, 1),
+        "molecules_per_second": round(summary.rate, 1),
         "output_bytes": summary.output_bytes,
         "input_fault": summary.input_fault,
+        "disk_faults": summary.disk_faults,
     }
 
 
-def _summary_table(summary: "Summary", output: Path, startup: float) -> "Table":
+def _summary_table(summary: "Summary", output: str, startup: float) -> "Table":
     from rich.table import Table
 
     from stkd_screen.cli.display import duration
@@ -132,9 +173,14 @@ def _summary_table(summary: "Summary", output: Path, startup: float) -> "Table":
     )
     for reason, count in summary.bad.most_common():
         table.add_row("bad", f"{count:,}  {reason}")
-    rate = summary.records / summary.seconds
-    table.add_row(
-        "time", f"{duration(summary.seconds)}  ({rate:,.0f} molecules/s), after {startup:.0f} s to start"
-    )
+    if summary.resumed == summary.records and summary.complete:
+        table.add_row("time", "complete already, nothing to do")
+    else:
+        done_before = f", {summary.resumed:,} records were done before" if summary.resumed else ""
+        table.add_row(
+            "time",
+            f"{duration(summary.seconds)}  ({summary.rate:,.0f} molecules/s{done_before}), "
+            f"after {startup:.0f} s to start",
+        )
     table.add_row("output", f"{output}  ({summary.output_bytes / 1e6:,.1f} MB)")
     return table

@@ -37,7 +37,7 @@ def expand(inputs: Sequence[str | Path], exclude: Path | None = None) -> list[Pa
 
     Args:
         inputs: files, folders, `-` for standard input.
-        exclude: a file that is not to be read: the output of the run.
+        exclude: a file or folder that is not to be read: the output of the run.
 
     Raises:
         InputError: a file is missing, of an unknown extension or the excluded one; a folder has nothing to
@@ -56,6 +56,8 @@ def expand(inputs: Sequence[str | Path], exclude: Path | None = None) -> list[Pa
             raise InputError(f"{path}: unknown extension; rename it to one of these: {_KNOWN}")
         elif os.path.realpath(path) == output:
             raise InputError(f"{path} is both input and output; give another -o")
+        elif _is_in(path, output):
+            raise InputError(f"{path} lies in the folder of the output; give another -o")
         else:
             files.append(path)
     return files
@@ -72,7 +74,7 @@ def _missing(path: Path) -> InputError:
 def _folder(folder: Path, output: str | None) -> list[Path]:
     def wanted(path: Path) -> bool:
         listed = file_format(path) is not None and _extension(path)[0] != _ONLY_BY_NAME
-        return listed and os.path.realpath(path) != output
+        return listed and not _is_in(path, output)
 
     found = sorted(filter(wanted, _files(folder)))
     if not found:
@@ -104,6 +106,10 @@ def _files(folder: Path) -> Iterator[Path]:
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(at, name) for name in names if not name.startswith("."))
+
+
+def _is_in(path: Path, output: str | None) -> bool:
+    return output is not None and Path(os.path.realpath(path)).is_relative_to(output)
 
 
 def _extension(path: Path) -> tuple[str, bool]:

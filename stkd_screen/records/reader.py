@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stkd_screen.errors import InputError, StkdWarning
+from stkd_screen.files import file_sha256
 from stkd_screen.records.batch import Records
 from stkd_screen.records.columns import ColumnChoice
 from stkd_screen.records.delimited import read_csv
@@ -38,6 +39,7 @@ class RecordReader:
     bytes_total: int | None  # sum of (compressed) file sizes; None where stdin is among them
     columns: dict[str, tuple[str, str | None]]  # of each table begun: names of its SMILES and its id column
     faults: list[str]  # of each damaged input so far, what is wrong
+    hashes: dict[str, str]  # SHA-256 of each file read to its end
 
     def __init__(
         self,
@@ -52,7 +54,9 @@ class RecordReader:
             raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
         self.files = expand(inputs, exclude)
         self.batch_size = batch_size
-        self._choice = ColumnChoice(_as_number(smiles_column), _as_number(id_column))
+        self.hashes = {}
+        self.smiles_column, self.id_column = _as_number(smiles_column), _as_number(id_column)
+        self._choice = ColumnChoice(self.smiles_column, self.id_column)
         self.columns = self._choice.chosen
         asked_for = smiles_column is not None or id_column is not None
         if asked_for and all(file_format(path) == "smi" for path in self.files):
@@ -105,6 +109,7 @@ class RecordReader:
             table = self._current = ParquetTable(path, self._choice)
             with _unchanged(path):
                 yield from table.read(source, self.batch_size)
+            self.hashes[str(path)] = file_sha256(path)  # its columns were read here and there, not all of it
             return
         with open_text(path) as stream, _unchanged(path):
             self._current = stream
@@ -113,6 +118,7 @@ class RecordReader:
             else:
                 delimiter = "\t" if kind == "tsv" else ","
                 yield from read_csv(stream, source, delimiter, self._choice, self.batch_size)
+            self.hashes[str(path)] = stream.sha256
 
 
 def _name(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import hashlib
 import io
 import lzma
 import os
@@ -86,6 +87,11 @@ class TextStream(io.BufferedIOBase):
     def taken(self) -> int:
         """Raw (compressed) bytes taken from the input so far."""
         return self._raw.taken
+
+    @property
+    def sha256(self) -> str:
+        """Of the raw bytes taken so far."""
+        return str(self._raw.digest.hexdigest())
 
     @property
     def position(self) -> int:
@@ -191,12 +197,13 @@ def open_file(path: Path) -> BinaryIO:
 
 
 class _Counted(io.BufferedIOBase):
-    """A binary file that counts what is taken from it. Closing it leaves standard input open."""
+    """A binary file that counts and hashes what is taken from it. Closing it leaves standard input open."""
 
     def __init__(self, file: Any):
         self.file = file
         self.taken = 0
         self._peeked = b""
+        self.digest = hashlib.sha256()
 
     def readable(self) -> bool:
         return True
@@ -214,11 +221,13 @@ class _Counted(io.BufferedIOBase):
         if len(data) < size:
             data += self.file.read(size - len(data) if size < sys.maxsize else -1)
         self.taken += len(data)
+        self.digest.update(data)
         return data
 
     def read1(self, size: int = -1) -> bytes:
         data = self._take(size if size >= 0 else sys.maxsize) or self.file.read1(size)
         self.taken += len(data)
+        self.digest.update(data)
         return data
 
     def _take(self, size: int) -> bytes:
@@ -228,6 +237,7 @@ class _Counted(io.BufferedIOBase):
     def restart(self) -> None:
         self.file.seek(0)
         self.taken = 0
+        self.digest = hashlib.sha256()
 
     def can_restart(self) -> bool:
         return bool(self.file.seekable())

@@ -6,6 +6,7 @@ from pathlib import Path
 from platformdirs import user_data_path
 
 from stkd_screen.errors import SearchError
+from stkd_screen.files import whole
 
 MANIFEST = "manifest.json"  # a folder that holds one is an index
 HOME_VARIABLE = "STKD_SCREEN_HOME"  # another data folder than the platform's
@@ -57,9 +58,8 @@ def default_index() -> Path | None:
 def set_default_index(folder: Path) -> None:
     path = _default_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(f"{folder.resolve()}\n", encoding="utf-8")
-    os.replace(partial, path)
+    with whole(path) as partial:
+        partial.write_text(f"{folder.resolve()}\n", encoding="utf-8")
 
 
 def list_indexes() -> list[Path]:

@@ -1,6 +1,5 @@
 """manifest.json of an index: what it holds, how it was built, how well it finds, and its files."""
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from stkd_screen import __version__
 from stkd_screen.errors import SearchError
+from stkd_screen.files import file_sha256, write_json
 from stkd_screen.search.home import MANIFEST
 from stkd_screen.search.library import Origin
 
@@ -43,7 +43,7 @@ class Manifest:
 
 
 def save_manifest(manifest: Manifest, folder: Path) -> None:
-    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, asdict(manifest))
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -69,7 +69,7 @@ def load_manifest(folder: Path) -> Manifest:
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of every file of a folder."""
     return {
-        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in sorted(folder.iterdir())
     }
 
@@ -91,7 +91,7 @@ def check_files(manifest: Manifest, folder: Path) -> None:
             fault = "is missing"
         elif size != expected["bytes"]:
             fault = f"has {size:,} bytes, its manifest says {expected['bytes']:,}"
-        elif size <= HASHED_BYTES and _sha256(path) != expected["sha256"]:
+        elif size <= HASHED_BYTES and file_sha256(path) != expected["sha256"]:
             fault = "was altered: its SHA-256 is not that of the manifest"
         else:
             continue
@@ -99,8 +99,3 @@ def check_files(manifest: Manifest, folder: Path) -> None:
         raise SearchError(
             f"{path} {fault}; build the index anew: stkd-screen index {sources} --name {folder} --overwrite"
         )
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

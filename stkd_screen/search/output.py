@@ -1,6 +1,5 @@
 """Writing hits and reports: a file appears whole or not at all."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from stkd_screen.errors import OutputError
+from stkd_screen.files import whole
 
 _HIT_FORMATS = (".parquet", ".csv", ".json")
 # After https://owasp.org/www-community/attacks/CSV_Injection; the last four are the wide forms of East Asia.
@@ -72,12 +72,9 @@ def write_report(page: str, path: Path) -> None:
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A name to write under, which becomes `path` when all went well."""
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, path)
+        with whole(path) as partial:
+            yield partial
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error}; free space or choose another name") from error
-    finally:
-        partial.unlink(missing_ok=True)

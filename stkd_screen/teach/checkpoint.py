@@ -1,12 +1,12 @@
 """A run that can be killed: its state in one file, written whole or not at all, refused by any other run."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from stkd_screen.errors import TrainingError
+from stkd_screen.files import whole
 
 
 def write_checkpoint(path: Path, identity: dict[str, Any], state: dict[str, Any]) -> None:
@@ -15,11 +15,10 @@ def write_checkpoint(path: Path, identity: dict[str, Any], state: dict[str, Any]
     Raises:
         TrainingError: the folder cannot be written.
     """
-    partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"identity": identity, **state}, partial)
-        os.replace(partial, path)
+        with whole(path) as partial:
+            torch.save({"identity": identity, **state}, partial)
     except (OSError, RuntimeError) as error:  # torch turns some failed writes into RuntimeError
         raise TrainingError(f"{path.parent} cannot be written: {error}; choose another -o") from error
 

@@ -4,7 +4,6 @@ The file is in the safetensors format: arrays one after another behind a header,
 """
 
 import json
-import os
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from stkd_screen.errors import TrainingError
+from stkd_screen.files import whole
 from stkd_screen.smiles import Molecules
 from stkd_screen.teach.graphs import Graphs
 from stkd_screen.teach.labelled import LabelledMolecules
@@ -43,13 +43,12 @@ def save_prepared(data: LabelledMolecules, path: Path) -> None:
         "left_out": data.left_out,
         "notes": data.notes,
     }
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-        # With the usual permissions; save_file makes a private file.
-        partial.write_bytes(save(tensors, metadata={"stkd_screen": json.dumps(about)}))
-        os.replace(partial, path)
+        with whole(path) as partial:
+            # With the usual permissions; save_file makes a private file.
+            partial.write_bytes(save(tensors, metadata={"stkd_screen": json.dumps(about)}))
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{path} cannot be written: {error}; choose another -o") from error
 

@@ -11,6 +11,7 @@ import polars as pl
 
 from stkd_screen.encoder import smiles_buffers
 from stkd_screen.errors import TrainingError
+from stkd_screen.files import file_sha256
 from stkd_screen.records import open_text
 from stkd_screen.records.columns import pick_columns
 from stkd_screen.smiles import Molecules, describe_error, pretransform
@@ -29,7 +30,6 @@ from stkd_screen.teach.splits import (
     scaffold_split,
 )
 from stkd_screen.teach.targets import TargetColumn, check_names, joint_targets, unit_note
-from stkd_screen.weights import file_sha256
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 
 from stkd_screen.errors import TrainingError
+from stkd_screen.files import file_sha256
 from stkd_screen.records import RecordReader
 from stkd_screen.teach.keys import molecule_keys
 from stkd_screen.teach.labelled import LabelledMolecules
 from stkd_screen.teach.splits import canonical_split
 from stkd_screen.teach.tables import with_graphs, without_excluded
 from stkd_screen.teach.targets import TargetColumn
-from stkd_screen.weights import file_sha256
 
 
 def read_unlabelled(

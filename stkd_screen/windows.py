@@ -1,0 +1,158 @@
+"""From records to results, a window of records at a time."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from stkd_screen.encoder import Encoder
+from stkd_screen.errors import InputError
+from stkd_screen.output import OutputOptions
+from stkd_screen.parts.stored import StoredRecords
+from stkd_screen.records import Records
+
+# Records, raw input bytes read up to their end, and what is wrong with the inputs before it.
+Batches = Iterator[tuple[Records, int, str | None]]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Consecutive records with their results."""
+
+    table: pa.Table
+    bad: Counter[str]  # kind of error -> rows
+    bytes_read: int  # raw input bytes up to its end
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def warned(self) -> int:
+        return len(self.table) - int(self.table["warning"].null_count)
+
+
+@dataclass
+class Ending:
+    """Why the windows of a run came to an end, if not because the input did."""
+
+    stopped: bool = False  # it was asked for
+    input_fault: str | None = None  # a damaged input, after rows that could be read
+    fault: Exception | None = None  # to be raised once the rows before it are safe
+
+
+def pass_over(
+    batches: Batches,
+    done: int,
+    stored: StoredRecords,
+    limit: int | None,
+    should_stop: Callable[[], bool],
+    report: Callable[[int, int], None],
+) -> None:
+    """Take the batches of the records that are done, and see that they are the ones that are stored.
+
+    Args:
+        batches: from the first record on.
+        done: records that are done.
+        stored: what they were.
+        limit: most records of the whole input.
+        should_stop: asked after each batch.
+        report: called with the records passed and the raw bytes read.
+
+    Raises:
+        InputError: they are others, or there are fewer.
+    """
+    row = 0
+    while row < done and not should_stop():
+        records, bytes_read, _ = next(batches, (None, 0, None))
+        if records is None:
+            raise InputError(f"the input ends after {row:,} records, but {done:,} are done; {_CHANGED}")
+        rest = records.head(done - row)
+        assert len(rest) == len(records) or done == limit, "a part ends where a window does"
+        if (i := stored.first_difference(rest)) is not None:
+            raise InputError(
+                f"{records.place(i)} is not the record that was embedded as row {row + i}; {_CHANGED}"
+            )
+        row += len(rest)
+        report(row, bytes_read)
+
+
+_CHANGED = "the input was changed since: give the one it was, another -o, or --restart to begin anew"
+
+
+def encode(
+    batches: Batches,
+    row: int,
+    encoder: Encoder,
+    options: OutputOptions,
+    *,
+    limit: int | None,
+    strict: bool,
+    should_stop: Callable[[], bool],
+    ending: Ending,
+) -> Iterator[Window]:
+    """A window for each batch. It never raises: `ending` says what happened.
+
+    Args:
+        batches: from record `row` on.
+        row: number of the first record in the whole input.
+        encoder: the model.
+        options: checked against its weights.
+        limit: most records of the whole input.
+        strict: end before the first window that has a bad record in it.
+        should_stop: asked after each window.
+        ending: filled in at the end.
+    """
+    try:
+        while row != limit and not ending.stopped:
+            records, bytes_read, fault_before = next(batches, (None, 0, None))
+            if records is None:
+                return
+            if limit is not None:
+                records = records.head(limit - row)
+            table, bad = encoder.table(records, options, first_row=row)
+            if strict and bad:
+                ending.fault = _first_bad(records, table)
+                return
+            yield Window(table, bad, bytes_read)
+            row += len(records)
+            if row == limit:
+                ending.input_fault = fault_before
+            ending.stopped = should_stop()
+    except InputError as fault:
+        if row:
+            ending.input_fault = str(fault)
+        else:
+            ending.fault = fault
+    except Exception as fault:
+        ending.fault = fault
+
+
+def by_part(windows: Iterator[Window], rows: int, window_rows: int) -> Iterator[Iterator[Window]]:
+    """The windows of one part after the other.
+
+    Args:
+        windows: all of them; the windows of a part have to be taken before the next part is asked for.
+        rows: most rows of a part, but for a window that is larger.
+        window_rows: most rows of a window. A part ends where one more might not fit, without waiting for it.
+    """
+
+    def part(window: Window | None) -> Iterator[Window]:
+        taken = 0
+        while window is not None:
+            yield window
+            taken += len(window)
+            window = next(windows, None) if taken + window_rows <= rows else None
+
+    for first in windows:
+        yield part(first)
+
+
+def _first_bad(records: Records, table: pa.Table) -> InputError:
+    i = int(np.argmax(table["error"].is_valid().to_numpy()))
+    smiles = table["smiles"][i].as_py()
+    return InputError(
+        f"{records.place(i)}: {table['error'][i].as_py()}: {smiles[:80]!r} "
+        "(--strict stops at the first bad record; without it such rows are kept with their reason)"
+    )
