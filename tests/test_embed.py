@@ -182,10 +182,13 @@ def test_strict_stops_at_the_first_bad_record_with_its_place(encoder, library, t
 def test_an_existing_output_is_kept_unless_told(encoder, library, tmp_path):
     output = tmp_path / "out.parquet"
     run(encoder, library, output)
-    with pytest.raises(OutputError, match=r"out\.parquet exists already.*--overwrite"):
-        run(encoder, library, output)
+    with pytest.raises(OutputError, match=r"out\.parquet exists already.*limit None -> 1.*--overwrite"):
+        run(encoder, library, output, limit=1)
     run(encoder, library, output, overwrite=True, limit=1)
     assert pl.read_parquet(output).height == 1
+    pl.DataFrame({"a": [1]}).write_parquet(output)
+    with pytest.raises(OutputError, match=r"out\.parquet exists already; .*--overwrite"):
+        run(encoder, library, output)
 
 
 def test_a_damaged_input_keeps_the_rows_before_the_fault(encoder, tmp_path):
