@@ -3,7 +3,8 @@
     python benchmarks/parser.py library.smi.gz [--rows 100000] [--runs 5]
 
 Both read the same rows in the same process, after a warm-up reported apart. The figure is the median of the
-runs; the ratio is what carries over between machines. The last line is JSON.
+runs by the thread's own CPU time, so that other work on the core does not count; the ratio is what carries
+over between machines. Then the inputs that hang other programs, one row a call. The last line is JSON.
 """
 
 import argparse
@@ -12,14 +13,14 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numba
 import numpy as np
 
 from stkd_screen import __version__
-from stkd_screen.smiles import describe_error, pack_smiles, pretransform
+from stkd_screen.smiles import describe_error, error_class, pack_smiles, pretransform
 
 WINDOW = 8192  # rows a call, as in a screening run
 
@@ -62,6 +63,7 @@ def main() -> None:
 
     for name, value in figures.items():
         print(f"{name:30s} {value:14,.1f}" + ("" if name == "ratio" else " SMILES/s"))
+    figures["slowest_row_ms"] = max(time_worst_inputs())
     machine = {"processor": processor(), "python": platform.python_version(), "system": platform.system()}
     result = {"benchmark": "parser", "rows": len(smiles), "machine": machine, "versions": versions}
     print(json.dumps(result | {name: round(value, 1) for name, value in figures.items()}))
@@ -88,10 +90,45 @@ def rate(work: Callable[[], object], rows: int, runs: int) -> float:
     """Rows a second, the median over `runs`."""
     seconds = []
     for _ in range(runs):
-        start = time.perf_counter()
+        start = time.thread_time()
         work()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.thread_time() - start)
     return rows / statistics.median(seconds)
+
+
+def time_worst_inputs() -> Iterator[float]:
+    """Milliseconds for each of the rows that are known to hang or crash programs, the best of three."""
+    rings = [f"%({n})" for n in range(10_000)]
+    worst = {
+        "10,000 carbons": "C" * 10_000,
+        "10,000 aromatic carbons": "c" * 10_000,
+        "10,000 rings opened": "C" + "".join(rings),
+        "10,000 rings closed": "C".join(["", *rings, *rings]),
+        "10,000 branches, one in the other": "C(" * 10_000 + "C" + ")" * 10_000,
+        "30 atoms, all bonded to each other": complete_graph("[Fe]", 30),
+        "250 atoms, all bonded to each other": complete_graph("[Fe]", 250),
+        "250 wildcards, all aromatic bonds, and c1cccc1": complete_graph("*", 250, ":") + ".c1cccc1",
+        "a row of 62 aromatic rings": "c1c" + "".join(f"c{r}c" for r in rings[:61])
+        + "cc" + "".join(f"cc{r}" for r in reversed(rings[:61])) + "cc1",
+        "50 rings of five, aromatic": "-".join(["c1cccc1"] * 50),
+        "a line of 1 MB": "C1" + "C" * 999_996 + "C1",
+    }  # fmt: skip
+    for name, text in worst.items():
+        data, offsets = pack_smiles([text])
+        seconds = []
+        for _ in range(3):
+            start = time.thread_time()
+            molecules = pretransform(data, offsets)
+            seconds.append(time.thread_time() - start)
+        print(f"{name:46s} {1000 * min(seconds):8.2f} ms   {error_class(molecules.error[0])}")
+        yield 1000 * min(seconds)
+
+
+def complete_graph(atom: str, size: int, bond: str = "") -> str:
+    """Every atom bonded to every other, the ones that are not neighbours in the text by ring bonds."""
+    pairs = {pair: n for n, pair in enumerate((i, j) for j in range(size) for i in range(j - 1))}
+    closures = ["".join(f"{bond}%({n})" for pair, n in pairs.items() if k in pair) for k in range(size)]
+    return bond.join(atom + text for text in closures)
 
 
 def report_errors(molecules, smiles: list[str]) -> None:

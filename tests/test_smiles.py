@@ -80,6 +80,7 @@ def error_of(smiles: str | bytes) -> tuple[ParseError, int]:
         ("C%(123)CC%(123)", "CH2 CH2 CH2", "0-1 0-2 1-2"),
         ("C1CC1C1CC1", "CH2 CH2 CH CH CH2 CH2", "0-1 0-2 1-2 2-3 3-4 3-5 4-5"),
         ("C1.C1", "CH3 CH3", "0-1"),
+        ("C(CC1)1", "CH2 CH2 CH2", "0-1 0-2 1-2"),  # closed at the atom that was written first
         ("[Na+].[Cl-]", "Na+1 Cl-1", ""),
         ("C(C.N)O", "CH2 CH3 NH3 OH", "0-1 0-3"),
         ("F/C=C/F", "F CH CH F", "0-1 1=2 2-3"),
@@ -176,6 +177,8 @@ def test_reads(smiles: str, atoms: str, bonds: str) -> None:
         ("C11", ParseError.RING_TO_ITSELF, 3),
         ("C1C1", ParseError.RING_DUPLICATE, 4),
         ("C12CC12", ParseError.RING_DUPLICATE, 7),
+        ("C1(CC12)2", ParseError.RING_DUPLICATE, 9),
+        ("C(C1)1", ParseError.RING_DUPLICATE, 6),
         ("C123CC1(C2)3", ParseError.RING_DUPLICATE, 12),
         ("CC(C)(C)(C)C", ParseError.VALENCE, 2),
         ("[CH5]", ParseError.VALENCE, 1),
@@ -256,7 +259,7 @@ def test_unwritten_bond_between_rings_is_single() -> None:
     assert read("c1ccccc1n1cccc1") == read("c1ccccc1-n1cccc1")
     assert "5:6" in read("c1ccccc1c1ccccc1", single_between_rings=False)[1]
     assert "-" not in read("c1ccc2ccccc2c1")[1]
-    assert "-" not in read("c1cc2c3c(c1)cccc3ccc2")[1]
+    assert "-" not in read("c1cc2ccc3cccc4ccc(c1)c2c34")[1]
 
 
 def test_chirality_is_read() -> None:
@@ -288,7 +291,7 @@ def test_rows_are_packed_and_bad_ones_hold_nothing() -> None:
 
 
 def test_heavy_atoms() -> None:
-    molecules = pretransform(*pack_smiles(["CCO", "C1", "[H][H]", "*C[nH]", "*", "c1ccccc1", "[2H+].[Fe]"]))
+    molecules = pretransform(*pack_smiles(["CCO", "C1", "[H][H]", "*C[NH]", "*", "c1ccccc1", "[2H+].[Fe]"]))
     heavy = molecules.heavy_atoms()
     assert heavy.tolist() == [3, 0, 0, 2, 0, 6, 1]
     assert heavy.dtype == np.int64
@@ -327,6 +330,24 @@ def test_malformed_arrays_are_refused() -> None:
             pretransform(data, np.array(bad))
 
 
+def complete_graph(atom: str, size: int, bond: str = "") -> str:
+    """Every atom bonded to every other, over ring bonds."""
+    numbers = iter(range(size * size))
+    opened = {(i, j): next(numbers) for j in range(size) for i in range(j - 1)}
+    rows = []
+    for k in range(size):
+        closures = [f"{bond}%({n})" for pair, n in opened.items() if k in pair]
+        rows.append(atom + "".join(closures))
+    return bond.join(rows)
+
+
+def ladder(rungs: int) -> str:
+    """A row of aromatic six-membered rings, each sharing a bond with the next: 4 atoms a rung and 6."""
+    one_side = "".join(f"c%({k})c" for k in range(rungs))
+    other_side = "".join(f"cc%({k})" for k in reversed(range(rungs)))
+    return f"c1c{one_side}cc{other_side}cc1"
+
+
 @pytest.mark.parametrize(
     ("smiles", "error"),
     [
@@ -341,6 +362,17 @@ def test_malformed_arrays_are_refused() -> None:
         ("[" * 100_000, ParseError.ELEMENT),
         ("1" * 100_000, ParseError.ATOM_EXPECTED),
         ("C." * 100_000 + "C", ParseError.TOO_MANY_ATOMS),
+        ("c" * 10_000, ParseError.TOO_MANY_ATOMS),
+        ("c" * 200, ParseError.AROMATIC_OUTSIDE_RING),
+        ("c1cccc1" * 100_000, ParseError.TOO_MANY_ATOMS),
+        ("C(" * 10_000 + "C", ParseError.BRANCH_UNCLOSED),
+        ("C1" + "C" * 999_997 + "1", ParseError.TOO_MANY_ATOMS),
+        (complete_graph("C", 6), ParseError.VALENCE),
+        (complete_graph("[Fe]", 250), ParseError.OK),
+        (complete_graph("[U]", 300), ParseError.TOO_MANY_ATOMS),
+        (complete_graph("*", 200, bond=":") + ".c1cccc1", ParseError.KEKULE),
+        (ladder(60), ParseError.OK),
+        (ladder(60) + "." + "c1cccc1", ParseError.KEKULE),
     ],
 )
 def test_hostile_rows_end_in_an_error(smiles: str, error: ParseError) -> None:

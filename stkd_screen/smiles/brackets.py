@@ -5,31 +5,51 @@
 
 import numpy as np
 
-from stkd_screen.smiles.elements import BRACKET_ONE, BRACKET_TWO, NO_ATOM, ORGANIC
+from stkd_screen.smiles.elements import BRACKET_ONE, BRACKET_TWO, HALVES, NO_ATOM, ORGANIC
 from stkd_screen.smiles.errors import ParseError
-from stkd_screen.smiles.jit import compiled, inlined
+from stkd_screen.smiles.jit import compiled, index, inlined
 
 MAX_CHARGE = 15  # part of the vocabulary's layout (tokens.py)
 MAX_HYDROGENS = 255
 
 # ATOM.marks
 GIVEN_HYDROGENS = 1  # a bracket atom: none are implied
-AROMATIC_BOND = 2  # has an aromatic bond written ":", whatever its own symbol says
+COLON = 2  # has an aromatic bond written ":", whatever its own symbol says
+
+# ATOM.closed_to
+NONE = -1
+SEVERAL = -2
 
 # One record an atom keeps together what is read together.
 ATOM = np.dtype(
     [
         ("element", np.uint8),  # atomic number, + 128 where aromatic
         ("charge", np.int8),
-        ("hydrogens", np.uint8),  # those in brackets, until the valence model adds its own
+        ("hydrogens", np.uint8),  # those in brackets
         ("chirality", np.uint8),  # 0 none, 1 @, 2 @@, 3 another class
-        ("marks", np.int32),
-        ("halves", np.int32),  # twice the valence in use
+        ("marks", np.uint8),
+        ("kind", np.uint8),  # BondType of the bond to its parent, 0 where there is none
+        ("double", np.uint8),  # whether one of its aromatic bonds has to be a double bond
+        ("lonely", np.uint8),  # whether that bond is yet to be found
+        ("in_ring", np.uint8),  # with its parent
+        ("bonding", np.int64),  # sum of BONDING and of twice the hydrogens in brackets
         ("start", np.int32),  # byte of the row where it begins, for error columns
         ("parent", np.int32),  # the atom it is chained to, -1 where a component begins
-        ("bond", np.int32),  # that bond
-    ]
+        ("closed_to", np.int32),  # the other atom of the ring bond closed here; NONE or SEVERAL
+    ],
+    align=True,
 )
+
+
+@inlined
+def halves(atom):
+    """Twice the valence in use."""
+    return atom.bonding & HALVES
+
+
+@inlined
+def aromatic_bonds(atom):
+    return atom.bonding >> 32
 
 
 @inlined
@@ -40,16 +60,16 @@ def is_digit(byte):
 @inlined
 def read_atom(data, at, end, atom):
     """Fill in the record of the atom at `at`: (next byte, OK), or (the byte in error, ParseError)."""
-    byte = data[at]
+    byte = data[index(at)]
     if byte == ord("["):
         return read_bracket(data, at, end, atom)
     element = ORGANIC[byte]
     at += 1
     if at < end:
-        if byte == ord("C") and data[at] == ord("l"):
+        if byte == ord("C") and data[index(at)] == ord("l"):
             element = np.uint8(17)
             at += 1
-        elif byte == ord("B") and data[at] == ord("r"):
+        elif byte == ord("B") and data[index(at)] == ord("r"):
             element = np.uint8(35)
             at += 1
     atom.element = element
@@ -57,7 +77,7 @@ def read_atom(data, at, end, atom):
     atom.hydrogens = 0
     atom.chirality = 0
     atom.marks = 0
-    atom.halves = 0
+    atom.bonding = 0
     return at, ParseError.OK
 
 
@@ -101,7 +121,7 @@ def read_bracket(data, at, end, atom):
         elif hydrogens == TOO_LARGE or hydrogens > MAX_HYDROGENS:
             return letter, ParseError.HYDROGENS
     atom.hydrogens = hydrogens
-    atom.halves = 2 * hydrogens
+    atom.bonding = 2 * hydrogens
 
     charge, sign = 0, at
     if at < end and (data[at] == ord("+") or data[at] == ord("-")):

@@ -43,11 +43,15 @@ class BondSymbol(IntEnum):
     DIRECTION = 9
 
 
-# Twice what a bond adds to the valence of the atom before and the atom after it: an aromatic bond
-# counts 1.5, a dative bond counts only where it points to.
-VALENCE_HALVES = np.array(
-    [(2, 2), (2, 2), (4, 4), (6, 6), (8, 8), (3, 3), (0, 0), (0, 2), (2, 0), (2, 2)], dtype=np.int32
+# What a bond adds to ATOM.bonding of the atom before and the atom after it: twice its order in the low
+# half (an aromatic bond counts 1.5, a dative bond only where it points to), and in the high half 1 for
+# an aromatic bond.
+HALVES = (1 << 32) - 1  # mask of the low half
+AROMATIC_BOND = 1 << 32
+BONDING = np.array(
+    [(2, 2), (2, 2), (4, 4), (6, 6), (8, 8), (3, 3), (0, 0), (0, 2), (2, 0), (2, 2)], dtype=np.int64
 )
+BONDING[BondSymbol.AROMATIC] += AROMATIC_BOND
 
 
 def _byte_table(entries: dict[str, int], empty: int) -> np.ndarray:

@@ -28,6 +28,8 @@ class ParseError(IntEnum):
     VALENCE = 19
     TOO_MANY_ATOMS = 20
     TOO_LONG = 21
+    KEKULE = 22
+    AROMATIC_OUTSIDE_RING = 23
 
 
 _MESSAGES = {
@@ -53,6 +55,10 @@ _MESSAGES = {
     ParseError.VALENCE: "too many bonds for its element and charge on the atom",
     ParseError.TOO_MANY_ATOMS: "more than 256 atoms",
     ParseError.TOO_LONG: "more than 1,000,000 bytes",
+    ParseError.KEKULE: (
+        "aromatic ring cannot be written with alternating bonds (a nitrogen with a hydrogen is [nH])"
+    ),
+    ParseError.AROMATIC_OUTSIDE_RING: "lower-case (aromatic) atom outside a ring",
 }
 
 
@@ -67,6 +73,7 @@ _CLASSES = {
     ParseError.RING_TO_ITSELF: "ring bond that joins an atom to itself",
     ParseError.RING_DUPLICATE: "ring bond that joins two atoms that are bonded already",
     ParseError.VALENCE: "too many bonds on an atom",
+    ParseError.KEKULE: "aromatic ring that cannot be written with alternating bonds",
 }
 
 

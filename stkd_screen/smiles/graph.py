@@ -1,4 +1,4 @@
-"""The passes over a molecule once it is read: ring bonds, fragments, folding.
+"""The passes over a molecule once it is read: bonds, fragments, folding.
 
 All are linear in the size of the row (components: nearly so), and the ones that few molecules need are
 entered only for those. `notes` holds one record an atom of what the passes find out.
@@ -7,10 +7,13 @@ entered only for those. `notes` holds one record an atom of what the passes find
 # mypy: disable-error-code="no-untyped-def"
 # (numba infers the types of compiled functions)
 
+from typing import NamedTuple
+
 import numpy as np
 
 from stkd_screen.smiles.brackets import MAX_HYDROGENS
-from stkd_screen.smiles.elements import BondSymbol
+from stkd_screen.smiles.elements import BondType
+from stkd_screen.smiles.grammar import with_counts
 from stkd_screen.smiles.jit import compiled, inlined
 
 NOTES = np.dtype(
@@ -19,9 +22,6 @@ NOTES = np.dtype(
         ("chain", np.int32),  # ring bonds that begin here, linked by `following` (indexed by ring bond)
         ("following", np.int32),
         ("marked", np.int32),  # the ring bond last seen to end here
-        ("lowest", np.int32),  # ring bond partners and atoms at and below this atom
-        ("highest", np.int32),
-        ("last", np.int32),
         ("root", np.int32),  # first atom of its component
         ("heavy", np.int32),  # heavy atoms of the component, at its root
         ("degree", np.int32),
@@ -33,93 +33,70 @@ NOTES = np.dtype(
 )
 
 
+class Molecule(NamedTuple):
+    """Where a row's atoms and bonds go: the rest of the arrays of `Molecules`, from its place on."""
+
+    element: np.ndarray
+    charge: np.ndarray
+    hydrogens: np.ndarray
+    chirality: np.ndarray
+    bond_atoms: np.ndarray
+    bond_type: np.ndarray
+
+
 @inlined
-def duplicate_ring_bond(bonds, row, rings, atoms, notes):
+def written_from(written, n_atoms, n_bonds):
+    """The same arrays from another atom and bond on."""
+    return Molecule(
+        written.element[n_atoms:],
+        written.charge[n_atoms:],
+        written.hydrogens[n_atoms:],
+        written.chirality[n_atoms:],
+        written.bond_atoms[n_bonds:],
+        written.bond_type[n_bonds:],
+    )
+
+
+@compiled
+def duplicate_ring_bond(ring_bonds, row, atoms, notes):
     """Byte of the first ring number that joins two bonded atoms again, or -1.
 
     Ring bonds are chained by their first atom, and along a chain each marks its second atom.
     """
     none = np.int64(1 << 31)  # beyond any byte
     found = none
-    for index in range(row.rings):
-        bond = bonds[rings[index].bond]
+    for index in range(row.ring_bonds):
+        bond = ring_bonds[index]
         notes[bond.first].chain = -1
         notes[bond.second].marked = -1
         if atoms[bond.second].parent == bond.first:
-            found = min(found, rings[index].byte)
-    for index in range(row.rings):
-        first = bonds[rings[index].bond].first
+            found = min(found, bond.byte)
+    for index in range(row.ring_bonds):
+        first = ring_bonds[index].first
         notes[index].following = notes[first].chain
         notes[first].chain = index
-    for index in range(row.rings):
-        first = bonds[rings[index].bond].first
+    for index in range(row.ring_bonds):
+        first = ring_bonds[index].first
         link = notes[first].chain
         notes[first].chain = -1
         while link >= 0:
-            second = bonds[rings[link].bond].second
+            second = ring_bonds[link].second
             twin = notes[second].marked
-            if twin >= 0 and bonds[rings[twin].bond].first == first:
-                found = min(found, max(rings[link].byte, rings[twin].byte))
+            if twin >= 0 and ring_bonds[twin].first == first:
+                found = min(found, max(ring_bonds[link].byte, ring_bonds[twin].byte))
             notes[second].marked = link
             link = notes[link].following
     return found if found < none else -1
 
 
 @compiled
-def free_biaryl_bonds(atoms, bonds, row, rings, notes):
-    """Make the aromatic bonds that lie in no ring single.
-
-    An unwritten bond between two aromatic atoms reads as aromatic, also the one that joins the rings of
-    c1ccccc1c1ccccc1. In a molecule whose aromatic atoms are all in rings, such a bond has at each end two
-    aromatic bonds besides, a valence sum of 4.5 or more; only where one is found are the rings searched.
-    """
-    searched = False
-    for i in range(row.atoms):
-        atom = atoms[i]
-        if atom.halves <= 8 or atom.parent < 0 or atoms[atom.parent].halves <= 8:
-            continue
-        bond = bonds[atom.bond]
-        if bond.symbol == BondSymbol.AROMATIC:
-            if not searched:
-                span_ring_bonds(atoms, bonds, row, rings, notes)
-                searched = True
-            if notes[i].lowest >= i and notes[i].highest <= notes[i].last:
-                bond.symbol = BondSymbol.SINGLE
-
-
-@compiled
-def span_ring_bonds(atoms, bonds, row, rings, notes):
-    """Note for each atom, over all atoms written below it: lowest and highest ring bond partner, last atom.
-
-    The atoms below one are numbered consecutively, so the bond to its parent is in a ring exactly where
-    some ring bond leaves their range. (A component begun by a dot within a branch lies in the range
-    too; its ring bonds are taken for the branch's own.)
-    """
-    for i in range(row.atoms):
-        note = notes[i]
-        note.lowest = i
-        note.highest = i
-        note.last = i
-    for index in range(row.rings):
-        bond = bonds[rings[index].bond]
-        notes[bond.second].lowest = min(notes[bond.second].lowest, bond.first)
-        notes[bond.first].highest = max(notes[bond.first].highest, bond.second)
-    for i in range(row.atoms - 1, 0, -1):
-        parent = atoms[i].parent
-        if parent >= 0:
-            notes[parent].lowest = min(notes[parent].lowest, notes[i].lowest)
-            notes[parent].highest = max(notes[parent].highest, notes[i].highest)
-            notes[parent].last = max(notes[parent].last, notes[i].last)
-
-
-@compiled
-def find_components(bonds, row, notes):
+def find_components(molecule, row, notes):
     """Number of connected components; notes their first atom as each atom's `root`."""
     for i in range(row.atoms):
         notes[i].root = i
     count = row.atoms
     for k in range(row.bonds):
-        a, b = find_root(notes, bonds[k].first), find_root(notes, bonds[k].second)
+        a, b = find_root(notes, molecule.bond_atoms[k, 0]), find_root(notes, molecule.bond_atoms[k, 1])
         if a != b:
             notes[max(a, b)].root = min(a, b)
             count -= 1
@@ -137,12 +114,12 @@ def find_root(notes, i):
 
 
 @compiled
-def keep_largest(atoms, row, notes):
+def keep_largest(molecule, row, notes):
     """Keep only the component with the most heavy atoms, the first of several."""
     for i in range(row.atoms):
         notes[i].heavy = 0
     for i in range(row.atoms):
-        notes[notes[i].root].heavy += atoms[i].element != 1
+        notes[notes[i].root].heavy += molecule.element[i] != 1
     best = 0
     for i in range(row.atoms):
         if notes[i].heavy > notes[best].heavy:
@@ -152,7 +129,7 @@ def keep_largest(atoms, row, notes):
 
 
 @compiled
-def fold_plain_hydrogens(atoms, bonds, row, notes):
+def fold_plain_hydrogens(atoms, molecule, row, notes):
     """Count plain [H] atoms at their neighbour and drop them; index of an overfull neighbour, or -1.
 
     Plain: neutral, without hydrogens of its own, one bond, single, to a heavy atom.
@@ -160,7 +137,8 @@ def fold_plain_hydrogens(atoms, bonds, row, notes):
     for i in range(row.atoms):
         notes[i].degree = 0
     for k in range(row.bonds):
-        first, second, single = bonds[k].first, bonds[k].second, bonds[k].symbol == BondSymbol.SINGLE
+        first, second = molecule.bond_atoms[k, 0], molecule.bond_atoms[k, 1]
+        single = molecule.bond_type[k] == BondType.SINGLE
         notes[first].degree += 1
         notes[second].degree += 1
         notes[first].neighbour = second if single else -1
@@ -170,27 +148,30 @@ def fold_plain_hydrogens(atoms, bonds, row, notes):
         if atom.element == 1 and atom.charge == 0 and atom.hydrogens == 0 and notes[i].degree == 1:
             heavy = notes[i].neighbour
             if heavy >= 0 and atoms[heavy].element > 1:
-                if atoms[heavy].hydrogens == MAX_HYDROGENS:
+                if molecule.hydrogens[heavy] == MAX_HYDROGENS:
                     return heavy
-                atoms[heavy].hydrogens += 1
+                molecule.hydrogens[heavy] += 1
                 notes[i].keep = 0
     return -1
 
 
 @compiled
-def drop_atoms(atoms, bonds, row, notes):
-    """Close the gaps left by atoms not kept; the numbers of atoms and bonds that remain."""
-    n_atoms = n_bonds = 0
+def drop_atoms(molecule, row, notes):
+    """Close the gaps left by atoms not kept; the Row that remains."""
+    kept_atoms = kept_bonds = 0
     for i in range(row.atoms):
         if notes[i].keep:
-            notes[i].place = n_atoms
-            atoms[n_atoms] = atoms[i]
-            n_atoms += 1
+            notes[i].place = kept_atoms
+            molecule.element[kept_atoms] = molecule.element[i]
+            molecule.charge[kept_atoms] = molecule.charge[i]
+            molecule.hydrogens[kept_atoms] = molecule.hydrogens[i]
+            molecule.chirality[kept_atoms] = molecule.chirality[i]
+            kept_atoms += 1
     for k in range(row.bonds):
-        first, second = bonds[k].first, bonds[k].second
+        first, second = molecule.bond_atoms[k, 0], molecule.bond_atoms[k, 1]
         if notes[first].keep and notes[second].keep:
-            bonds[n_bonds].first = notes[first].place
-            bonds[n_bonds].second = notes[second].place
-            bonds[n_bonds].symbol = bonds[k].symbol
-            n_bonds += 1
-    return n_atoms, n_bonds
+            molecule.bond_atoms[kept_bonds, 0] = notes[first].place
+            molecule.bond_atoms[kept_bonds, 1] = notes[second].place
+            molecule.bond_type[kept_bonds] = molecule.bond_type[k]
+            kept_bonds += 1
+    return with_counts(row, kept_atoms, kept_bonds)

@@ -5,16 +5,20 @@
 
 import numpy as np
 
-from stkd_screen.smiles.brackets import AROMATIC_BOND, GIVEN_HYDROGENS
-from stkd_screen.smiles.elements import AROMATIC_FLAG, NO_ATOM, BondSymbol
+from stkd_screen.smiles.brackets import COLON, GIVEN_HYDROGENS, aromatic_bonds, halves
+from stkd_screen.smiles.elements import AROMATIC_FLAG, NO_ATOM, BondType
 from stkd_screen.smiles.jit import compiled, inlined
 from stkd_screen.smiles.valence import (
+    BEYOND_TABLE,
     METAL,
+    NEEDS_DOUBLE,
     OVER_VALENT,
     VALENCE_COUNT,
     VALENCES,
+    aromatic_hydrogens,
     explicit_valence,
     implicit_hydrogens,
+    organic_entry,
 )
 
 NITROGEN, NITROGEN_WITH_OXYGEN, HALOGEN, DONE = 1, 2, 3, 4  # NOTES.form
@@ -27,56 +31,53 @@ def atomic_number(atom):
 
 @inlined
 def is_aromatic(atom):
-    return (atom.element & AROMATIC_FLAG) != 0 or (atom.marks & AROMATIC_BOND) != 0
-
-
-@compiled
-def count_hydrogens(atom, charge):
-    """What the full valence model says of one atom: implicit hydrogens or OVER_VALENT."""
-    given = (atom.marks & GIVEN_HYDROGENS) != 0
-    return implicit_hydrogens(atomic_number(atom), charge, is_aromatic(atom), np.int64(atom.halves), given)
+    return (atom.element & AROMATIC_FLAG) != 0 or (atom.marks & COLON) != 0
 
 
 @compiled
 def valence_in_use(atom, charge):
-    return explicit_valence(atomic_number(atom), charge, is_aromatic(atom), np.int64(atom.halves))
+    return explicit_valence(atomic_number(atom), charge, is_aromatic(atom), halves(atom))
 
 
 @inlined
-def assign_hydrogens(atoms, bonds, row, notes, organic):
-    """Fill in the implicit hydrogens; index of the first over-valent atom, or -1.
+def hydrogens_of(atom, organic):
+    """Hydrogens of an atom, or OVER_VALENT, and whether it needs a double bond.
 
     Args:
         organic: the table of `organic_table`, which answers for all but bracket atoms.
     """
-    sound = True
-    for i in range(row.atoms):
-        atom = atoms[i]
-        if atom.marks == 0:
-            count = organic[atom.element, min(atom.halves, 31)]
-            atom.hydrogens = count
-            sound &= count != NO_ATOM
-        else:
-            count = count_hydrogens(atom, np.int64(atom.charge))
-            if not atom.marks & GIVEN_HYDROGENS:
-                atom.hydrogens = max(count, 0)
-            sound &= count != OVER_VALENT
-    if sound:
-        return -1
+    if atom.marks != 0 or atom.bonding & BEYOND_TABLE:
+        return ask_model(atom, np.int64(atom.charge))
+    entry = np.int64(organic[organic_entry(atom.element, atom.bonding)])
+    return (OVER_VALENT if entry == NO_ATOM else entry & (NEEDS_DOUBLE - 1)), entry >= NEEDS_DOUBLE
 
-    clean_up(atoms, bonds, row, notes)
+
+@compiled
+def assign_after_clean_up(atoms, row, molecule, notes):
+    """Write the hydrogens of a molecule with an over-valent atom; index of the first that remains, or -1."""
+    clean_up(atoms, row, molecule, notes)
     for i in range(row.atoms):
-        atom = atoms[i]
-        count = count_hydrogens(atom, np.int64(notes[i].charge))
+        count, atoms[i].double = ask_model(atoms[i], np.int64(notes[i].charge))
         if count == OVER_VALENT:
             return i
-        if not atom.marks & GIVEN_HYDROGENS:
-            atom.hydrogens = count
+        molecule.hydrogens[i] = count
     return -1
 
 
 @compiled
-def clean_up(atoms, bonds, row, notes):
+def ask_model(atom, charge):
+    """What the full valence model says: hydrogens or OVER_VALENT, whether the atom needs a double bond."""
+    z, given = atomic_number(atom), (atom.marks & GIVEN_HYDROGENS) != 0
+    if is_aromatic(atom):
+        return aromatic_hydrogens(
+            z, charge, halves(atom), aromatic_bonds(atom), np.int64(atom.hydrogens), given
+        )
+    implied = implicit_hydrogens(z, charge, False, halves(atom), given)
+    return (np.int64(atom.hydrogens) if given and implied != OVER_VALENT else implied), False
+
+
+@compiled
+def clean_up(atoms, row, molecule, notes):
     """Count bonds and charges as RDKit does once its clean-up has rewritten an over-valent molecule.
 
     Three forms (RDKit, Code/GraphMol/MolOps.cpp: cleanUp, cleanUpOrganometallics): five-valent N with =O
@@ -97,37 +98,38 @@ def clean_up(atoms, bonds, row, notes):
 
     for step in range(3):
         for k in range(row.bonds):
-            clean_bond(atoms, notes, bonds[k].first, bonds[k].second, bonds[k].symbol, step)
-            clean_bond(atoms, notes, bonds[k].second, bonds[k].first, bonds[k].symbol, step)
+            first, second, kind = molecule.bond_atoms[k, 0], molecule.bond_atoms[k, 1], molecule.bond_type[k]
+            clean_bond(atoms, notes, first, second, kind, step)
+            clean_bond(atoms, notes, second, first, kind, step)
 
 
 @compiled
-def clean_bond(atoms, notes, i, j, symbol, step):
+def clean_bond(atoms, notes, i, j, kind, step):
     """What clean-up makes of the bond from atom i to j: nitrogen and oxygen, then the rest, then metals."""
     form, other = notes[i].form, atomic_number(atoms[j])
     if step == 0:
         if form == HALOGEN and other != 8:
             notes[i].form = 0
-        elif form == NITROGEN and symbol == BondSymbol.DOUBLE and other == 8 and notes[j].charge == 0:
+        elif form == NITROGEN and kind == BondType.DOUBLE and other == 8 and notes[j].charge == 0:
             notes[i].form = NITROGEN_WITH_OXYGEN
             notes[i].charge, notes[j].charge = 1, -1
-            atoms[i].halves -= 2
-            atoms[j].halves -= 2
+            atoms[i].bonding -= 2
+            atoms[j].bonding -= 2
     elif step == 1:
         nitrogen = form in (NITROGEN, NITROGEN_WITH_OXYGEN)
-        if nitrogen and symbol == BondSymbol.TRIPLE and other == 7 and notes[j].charge == 0:
+        if nitrogen and kind == BondType.TRIPLE and other == 7 and notes[j].charge == 0:
             notes[i].form = DONE
             notes[i].charge, notes[j].charge = 1, -1
-            atoms[i].halves -= 2
-            atoms[j].halves -= 2
-        elif form == HALOGEN and symbol == BondSymbol.DOUBLE:
+            atoms[i].bonding -= 2
+            atoms[j].bonding -= 2
+        elif form == HALOGEN and kind == BondType.DOUBLE:
             notes[i].charge += 1
             notes[j].charge = -1
-            atoms[i].halves -= 2
-            atoms[j].halves -= 2
-    elif form != DONE and symbol == BondSymbol.SINGLE and METAL[other] and is_hypervalent(atoms[i], notes[i]):
+            atoms[i].bonding -= 2
+            atoms[j].bonding -= 2
+    elif form != DONE and kind == BondType.SINGLE and METAL[other] and is_hypervalent(atoms[i], notes[i]):
         notes[i].form = DONE  # one bond at most
-        atoms[i].halves -= 2
+        atoms[i].bonding -= 2
 
 
 @compiled

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numba import njit
 from numba.core.registry import cpu_target
 
@@ -19,6 +20,10 @@ _STAMP = (max(file.st_mtime for file in _FILES), sum(file.st_size for file in _F
 # Without reference counts: the parser's functions only borrow arrays and never allocate, and counting took
 # half of the running time and two thirds of the compile time (numba refuses to compile one that needs them).
 _LEAN = {"_nrt": False} if hasattr(cpu_target.options, "_nrt") else {}
+
+# numba lets a negative index count from the end, which costs a test at each use; an unsigned one needs none.
+# Written where it is used once a byte, atom or bond.
+index = np.uintp
 
 
 def cached(**options: Any) -> Callable[[Callable], Callable]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from stkd_screen.smiles.elements import AROMATIC_FLAG
-from stkd_screen.smiles.rows import read_rows
+from stkd_screen.smiles.rows import Options, read_rows
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,7 @@ def pretransform(
     Raises:
         ValueError: the arrays themselves are malformed.
     """
-    data = np.ascontiguousarray(data)
-    offsets = np.ascontiguousarray(offsets)
+    data, offsets = _read_only(data), _read_only(offsets)
     if data.ndim != 1 or data.dtype != np.uint8:
         raise ValueError(f"data must be one-dimensional uint8, not {data.dtype} of shape {data.shape}")
     if offsets.ndim != 1 or offsets.dtype != np.int64 or len(offsets) == 0:
@@ -97,7 +96,7 @@ def pretransform(
     )
     out = tuple(vars(molecules).values())
     longest = int(lengths.max(initial=0))
-    read_rows(data, offsets, longest, out, fold_hydrogens, largest_fragment, single_between_rings)
+    read_rows(data, offsets, longest, out, Options(fold_hydrogens, largest_fragment, single_between_rings))
     atoms, bonds = molecules.atom_offsets[-1], molecules.bond_offsets[-1]
     return replace(
         molecules,
@@ -108,3 +107,10 @@ def pretransform(
         bond_atoms=molecules.bond_atoms[:bonds],
         bond_type=molecules.bond_type[:bonds],
     )
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """A view that cannot be written: one kind of array, so that the parser is compiled once."""
+    view = np.ascontiguousarray(array).view()
+    view.setflags(write=False)
+    return view

@@ -9,10 +9,12 @@ OpenSMILES 3.1.5 defines the same counts for the organic subset.
 # mypy: disable-error-code="no-untyped-def"
 # (numba infers the types of compiled functions)
 
+from functools import cache
+
 import numpy as np
 
-from stkd_screen.smiles.elements import AROMATIC_FLAG, ELEMENT_SYMBOLS, NO_ATOM, ORGANIC
-from stkd_screen.smiles.jit import compiled
+from stkd_screen.smiles.elements import AROMATIC_BOND, AROMATIC_FLAG, ELEMENT_SYMBOLS, NO_ATOM, ORGANIC
+from stkd_screen.smiles.jit import compiled, index, inlined
 
 ANY = -1  # as the last entry: any higher valence is allowed too
 
@@ -44,6 +46,10 @@ for _valences, _symbols in _VALENCES.items():
 # What RDKit's "M" query matches: every element but these. Only bonds to a metal may turn dative.
 METAL = np.ones(len(ELEMENT_SYMBOLS), dtype=np.bool_)
 METAL[[0, 1, 2, *range(5, 11), *range(14, 19), *range(33, 37), 52, 53, 54, 85, 86]] = False
+
+# The elements with fewer outer electrons than carbon: an electron more lets them bond once more.
+LEFT_OF_CARBON = np.zeros(len(ELEMENT_SYMBOLS), dtype=np.bool_)
+LEFT_OF_CARBON[[3, 4, 5, 11, 12, 13, 19, 20, 31, 37, 38, 49, 55, 56, 87, 88]] = True
 
 OVER_VALENT = -1
 
@@ -109,19 +115,83 @@ def implicit_hydrogens(z, charge, aromatic, halves, bracket):
     return OVER_VALENT if aromatic or (highest != ANY and own_highest > 0) else 0
 
 
+@compiled
+def aromatic_hydrogens(z, charge, halves, aromatic_bonds, given, bracket):
+    """Hydrogens of an aromatic atom, or OVER_VALENT, and whether one of its aromatic bonds has to be double.
+
+    Counted as RDKit does: with 1.5 for an aromatic bond, and again once it is single or double.
+
+    Args:
+        halves: twice the sum of the bond orders, bracket hydrogens included.
+        given: the bracket hydrogens.
+    """
+    implied = implicit_hydrogens(z, charge, True, halves, bracket)
+    if implied == OVER_VALENT:
+        return OVER_VALENT, False
+    bonds = (halves - aromatic_bonds) // 2  # each aromatic one as a single bond
+    missing = (
+        highest_reached(z, charge, explicit_valence(z, charge, True, halves) + implied) - bonds - implied
+    )
+    double = missing == 1 or (bracket and missing == 2)
+    bonds += double
+    if charge == 0 and given == 1 and (z == 7 or z == 15):  # [nH] and [pH] are counted as if unbracketed
+        bonds -= 1
+        bracket = False
+    implied = implicit_hydrogens(z, charge, False, 2 * bonds, bracket)
+    return (given if bracket and implied != OVER_VALENT else implied), double
+
+
+@compiled
+def highest_reached(z, charge, valence):
+    """The allowed valence that an aromatic atom's has reached; none for an element that takes any number.
+
+    RDKit's rule (Code/GraphMol/Kekulize.cpp, markDbondCands): the element's own valences, shifted by its
+    charge.
+    """
+    if z == 0 or VALENCES[z, 0] == ANY:
+        return 0
+    shift = -charge if LEFT_OF_CARBON[z] or (z == 6 and charge > 0) else charge
+    k = 0
+    while valence > VALENCES[z, k] + shift and k + 1 < VALENCE_COUNT[z] and VALENCES[z, k + 1] > 0:
+        k += 1
+    return VALENCES[z, k] + shift
+
+
+NEEDS_DOUBLE = 64  # added to the hydrogens in the table of `organic_table`
+
+
+BEYOND_TABLE = ~(3 * AROMATIC_BOND + 31)  # bits that ATOM.bonding must not have: 32 halves, 4 aromatic bonds
+
+
+@inlined
+def organic_entry(code, bonding):
+    """Index of an element code and an ATOM.bonding in the table of `organic_table`."""
+    return index(np.int64(code) << 7 | bonding & 31 | bonding >> 27)
+
+
+@cache
 def organic_table() -> np.ndarray:
-    """Hydrogens of unbracketed atoms: table[element code, twice the bond-order sum] (NO_ATOM: too many)."""
-    table = np.full((256, 32), NO_ATOM, dtype=np.uint8)
+    """What unbracketed atoms carry, by `organic_entry` from element code and ATOM.bonding.
+
+    The implicit hydrogens, + NEEDS_DOUBLE where one of the aromatic bonds has to be a double bond, or
+    NO_ATOM where there are too many bonds.
+    """
+    table = np.full(256 << 7, NO_ATOM, dtype=np.uint8)
     _fill_organic_table(table)
     return table
 
 
 @compiled
 def _fill_organic_table(table):
+    none = np.int64(0)
     for code in ORGANIC_CODES:
         z = np.int64(code & (AROMATIC_FLAG - 1))
         for halves in range(32):
-            count = implicit_hydrogens(z, np.int64(0), code >= AROMATIC_FLAG, np.int64(halves), False)
-            if count != OVER_VALENT:
-                table[code, halves] = count
-    return table
+            for bonds in range(4):
+                if code >= AROMATIC_FLAG:
+                    count, double = aromatic_hydrogens(z, none, halves, bonds, none, False)
+                else:
+                    count, double = implicit_hydrogens(z, none, False, halves, False), False
+                if count != OVER_VALENT:
+                    entry = organic_entry(code, halves + bonds * AROMATIC_BOND)
+                    table[entry] = count + NEEDS_DOUBLE * double
