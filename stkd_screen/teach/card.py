@@ -1,5 +1,6 @@
 """The model card: README.md of a model's folder, written by the run that made it."""
 
+from collections import Counter
 from typing import Any
 
 from torch import nn
@@ -29,6 +30,7 @@ def student_card(weights: Weights) -> str:
         f"`stkd-screen embed --model` and the path of this folder{use}. SHA-256 of model.safetensors: "
         f"`{weights.sha256}`.",
         "",
+        *_embedding(weights),
         *_errors(weights.metrics, weights.targets, weights.training),
         "## Levels and domain",
         "",
@@ -40,6 +42,21 @@ def student_card(weights: Weights) -> str:
         *_training(weights.training),
     ]
     return "\n".join(lines)
+
+
+def _embedding(weights: Weights) -> list[str]:
+    width = weights.student.config.embedding_width
+    if weights.fingerprints is None:
+        return [
+            f"The embedding of a molecule has {width} dimensions: the final state of its virtual token.",
+            "",
+        ]
+    return [
+        f"The embedding of a molecule has {width} dimensions. It was taught the leading principal components of "
+        "ECFP4 (Morgan, radius 2, 2,048 bits), for similarity search; the first 64 or 128 of them serve alone. "
+        "Embeddings of other weights are not comparable with it.",
+        "",
+    ]
 
 
 def teacher_card(teacher: Teacher) -> str:
@@ -110,6 +127,26 @@ def _levels(targets: list[Target], coverage: Coverage) -> list[str]:
     ]
 
 
+MOST_FILES = 8  # named one by one
+
+
+def _data(files: list[dict[str, Any]]) -> list[str]:
+    """The tables, and the files of a library of many as one."""
+    ways = Counter(file["split"] for file in files)
+    lines = []
+    for way, count in ways.items():
+        of_way = [file for file in files if file["split"] == way]
+        if count > MOST_FILES:
+            rows = sum(file["rows"] for file in of_way)
+            lines.append(
+                f"- {count} files, `{of_way[0]['name']}` to `{of_way[-1]['name']}`, {rows:,} rows, split "
+                f"by {way}; their SHA-256 are in config.json"
+            )
+        else:
+            lines += [f"- `{f['name']}`, {f['rows']:,} rows, SHA-256 `{f['sha256']}`" for f in of_way]
+    return lines
+
+
 def _training(training: dict[str, Any]) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in training["versions"].items())
     molecules = ", ".join(f"{count:,} {split}" for split, count in training["molecules"].items())
@@ -119,7 +156,7 @@ def _training(training: dict[str, Any]) -> list[str]:
         "",
         f"Molecules: {molecules}. Data:",
         "",
-        *(f"- `{f['name']}`, {f['rows']:,} rows, SHA-256 `{f['sha256']}`" for f in training["data"]),
+        *_data(training["data"]),
         *(f"- left out: {reason}" for reason in training["left_out"]),
         "",
         f"{training['steps']:,} steps, {training['epochs']} epochs, {training['seconds'] / 60:.0f} minutes "
