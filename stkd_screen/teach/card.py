@@ -45,16 +45,13 @@ def student_card(weights: Weights) -> str:
 
 
 def _embedding(weights: Weights) -> list[str]:
-    width = weights.student.config.embedding_width
+    width = f"The embedding of a molecule has {weights.student.config.embedding_width} dimensions"
     if weights.fingerprints is None:
-        return [
-            f"The embedding of a molecule has {width} dimensions: the final state of its virtual token.",
-            "",
-        ]
+        return [f"{width}: the final state of its virtual token.", ""]
     return [
-        f"The embedding of a molecule has {width} dimensions. It was taught the leading principal components of "
-        "ECFP4 (Morgan, radius 2, 2,048 bits), for similarity search; the first 64 or 128 of them serve alone. "
-        "Embeddings of other weights are not comparable with it.",
+        f"{width}. It was taught the leading principal components of ECFP4 (Morgan, radius 2, 2,048 bits), "
+        "for similarity search; the first 64 or 128 of them serve alone. Embeddings of other weights are not "
+        "comparable with it.",
         "",
     ]
 
@@ -137,11 +134,9 @@ def _data(files: list[dict[str, Any]]) -> list[str]:
     for way, count in ways.items():
         of_way = [file for file in files if file["split"] == way]
         if count > MOST_FILES:
+            names = f"`{of_way[0]['name']}` to `{of_way[-1]['name']}`"
             rows = sum(file["rows"] for file in of_way)
-            lines.append(
-                f"- {count} files, `{of_way[0]['name']}` to `{of_way[-1]['name']}`, {rows:,} rows, split "
-                f"by {way}; their SHA-256 are in config.json"
-            )
+            lines.append(f"- {count} files, {names}, {rows:,} rows; their SHA-256 are in config.json")
         else:
             lines += [f"- `{f['name']}`, {f['rows']:,} rows, SHA-256 `{f['sha256']}`" for f in of_way]
     return lines
