@@ -103,7 +103,8 @@ class Encoder:
 
         Args:
             smiles: a list, a NumPy array or a Polars series of R strings; nulls give error rows.
-            options: fields of `OutputOptions`: level, embedding, embedding_dtype, largest_fragment.
+            options: fields of `OutputOptions`: level, embedding, embedding_dtype, dims,
+                largest_fragment.
 
         Returns:
             R rows in input order, with the columns that `stkd-screen embed` writes except `id`.

@@ -146,10 +146,8 @@ def load_weights(model: str | Path = DEFAULT_MODEL) -> Weights:
     versions = {"format": FORMAT, "vocabulary": VOCABULARY_VERSION}
     config, tensors = read_model_folder(folder, "student", versions, keys)
     atom_types = pop_atom_types(tensors)
-    names = [field.name for field in fields(FingerprintBasis)]
-    basis = {
-        name: tensors.pop(FINGERPRINTS + name).clone() for name in names if FINGERPRINTS + name in tensors
-    }
+    taken = {field.name: tensors.pop(FINGERPRINTS + field.name, None) for field in fields(FingerprintBasis)}
+    basis = {name: tensor.clone() for name, tensor in taken.items() if tensor is not None}
     try:
         with torch.device("meta"):  # takes no memory before the tensors are known to fit
             student = Student(StudentConfig(**config["student"]))
@@ -165,7 +163,7 @@ def load_weights(model: str | Path = DEFAULT_MODEL) -> Weights:
         targets=targets,
         atom_types=atom_types,
         max_heavy_atoms=config["max_heavy_atoms"],
-        fingerprints=FingerprintBasis(**basis) if basis else None,
+        fingerprints=FingerprintBasis(**basis) if len(basis) == len(taken) else None,
         training=config["training"],
         metrics=config["metrics"],
         name=folder.name,

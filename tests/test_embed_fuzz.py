@@ -82,7 +82,7 @@ def encoder(toy):
 
 def test_mutated_smiles_lose_no_row(encoder, tmp_path):
     counts = embed_mutations(encoder, tmp_path, 20_000, seed=3)
-    assert 0.05 < counts["good"] / counts["rows"] < 0.9 and counts["kinds of error"] > 12
+    assert 0.02 < counts["good"] / counts["rows"] < 0.9 and counts["kinds of error"] > 12
 
 
 @pytest.mark.slow

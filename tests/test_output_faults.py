@@ -47,7 +47,7 @@ def small_disk(tmp_path):
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("a disk of its own needs the right to mount one (root)")
     yield disk
-    subprocess.run(["umount", disk], check=True)
+    subprocess.run(["umount", "--lazy", disk], check=True)  # mapped pages may still be open
 
 
 def remount(disk, option):

@@ -73,9 +73,10 @@ def search(
     }
     if library is not None:
         with console.status(f"neighbours in {library}"):
-            share = neighbour_agreement(library_molecules(library, rows), seed=seed)
+            molecules = library_molecules(library, rows, encoder, dims)
+            share = neighbour_agreement(molecules, seed=seed)
         console.print(f"{share:.3f} of the 10 nearest by cosine are among the 100 nearest by Tanimoto")
-        result |= {"library": str(library), "rows": rows, "neighbour_agreement": share}
+        result |= {"library": str(library), "rows": len(molecules.vectors), "neighbour_agreement": share}
     typer.echo(json.dumps(result))
 
 

@@ -89,7 +89,7 @@ def embed(
     from stkd_screen.records import RecordReader
 
     console = Terminal(stderr=True)
-    with console.status("Loading; the first run after an installation compiles the SMILES parser (20 s)"):
+    with console.status("Loading; the first run after an installation compiles the SMILES parser (40 s)"):
         encoder = load(model, device, batch_tokens=batch_tokens)
         encoder.embed(["C"])
     startup = time.perf_counter() - started

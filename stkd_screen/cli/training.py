@@ -83,10 +83,16 @@ def read_training_set(
     exclude: Set[str] = frozenset(),
 ) -> "LabelledMolecules":
     """Tables, or one prepared file, and a word on what they hold."""
+    from stkd_screen.errors import TrainingError
     from stkd_screen.teach.prepared import SUFFIX, load_prepared
     from stkd_screen.teach.targets import TargetColumn
 
     if len(data) == 1 and data[0].endswith(SUFFIX):
+        if exclude:
+            raise TrainingError(
+                f"{data[0]} is prepared: its molecules have no SMILES any more to exclude some by; give "
+                "--exclude to stkd-screen prepare"
+            )
         labelled = load_prepared(Path(data[0]))
     else:
         from stkd_screen.teach.tables import read_labelled

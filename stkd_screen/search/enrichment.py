@@ -23,6 +23,7 @@ from stkd_screen.search.library import Library, normalised
 ACTIVES, DECOYS = "_actives.dat.gz", "_decoys.dat.gz"
 QUERIES = 5
 MEASURES = ("auc", "ef1", "bedroc")
+NEAREST, AMONG = 10, 100  # of neighbours that are compared: by cosine, and by Tanimoto
 
 
 @dataclass(frozen=True)
@@ -137,25 +138,41 @@ def summary(results: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def library_molecules(path: Path, rows: int) -> Molecules:
-    """The first molecules of a file that `embed` wrote."""
+def library_molecules(path: Path, rows: int, encoder: Encoder, dims: int | None = None) -> Molecules:
+    """The first molecules of a file that `embed` wrote, by their leading dimensions if so wished.
+
+    Raises:
+        SearchError: another model wrote it, or with fewer dimensions, or it has too few molecules.
+    """
+    library = Library([path])
+    dims = dims or encoder.student.config.embedding_width
+    if library.origin.model_sha256 != encoder.weights.sha256 or library.origin.width < dims:
+        raise SearchError(
+            f"{path} has {library.origin.width} dimensions of model {library.origin.model!r}; embed it with "
+            f"{encoder.weights.name!r} and at least {dims} dimensions"
+        )
     vectors, smiles = [], []
-    for batch, records, _ in Library([path]).batches():
-        vectors.append(batch.astype(np.float32))
+    for batch, records, _ in library.batches():
+        vectors.append(batch[:, :dims].astype(np.float32))
         smiles += records["smiles"].to_pylist()
         if len(smiles) >= rows:
             break
-    return Molecules(np.concatenate(vectors)[:rows], [ecfp4(text) for text in smiles[:rows]])
+    if len(smiles) <= AMONG:
+        raise SearchError(
+            f"{path}: {len(smiles)} molecules in it; neighbours are compared among more than {AMONG}"
+        )
+    return Molecules(normalised(np.concatenate(vectors)[:rows]), [ecfp4(text) for text in smiles[:rows]])
 
 
 def neighbour_agreement(
-    molecules: Molecules, queries: int = 200, *, nearest: int = 10, among: int = 100, seed: int = 0
+    molecules: Molecules, queries: int = 200, *, nearest: int = NEAREST, among: int = AMONG, seed: int = 0
 ) -> float:
     """Share of the nearest by cosine that are among the (more) nearest by Tanimoto, mean over random queries.
 
     Molecules tied with the last of the nearest by Tanimoto count as among them; the query does not count.
     """
-    chosen = np.random.default_rng(seed).choice(len(molecules.vectors), queries, replace=False)
+    count = len(molecules.vectors)
+    chosen = np.random.default_rng(seed).choice(count, min(queries, count), replace=False)
     shares = []
     for query in chosen:
         cosine = molecules.vectors @ molecules.vectors[query]

@@ -1,4 +1,4 @@
-"""What surrounds an atom, found from the bonds alone and alike for all writings of a molecule.
+"""What surrounds an atom, found from the bonds alone and alike for all usual writings of a molecule.
 
 A token of element, charge and hydrogens says little of an atom's place in its molecule, and a student needs
 many epochs to work it out from the bonds. So the tokens may also carry, at no cost in the forward pass:
@@ -7,7 +7,9 @@ many epochs to work it out from the bonds. So the tokens may also carry, at no c
     environment   a hash of the atom with its neighbours (radius 1), and with theirs (radius 2), the
                   environments that ECFP4 counts (Rogers and Hahn, J. Chem. Inf. Model. 50, 742, 2010)
 
-Neither looks at whether a ring was written aromatic or with alternating bonds.
+Neither looks at whether a ring was written aromatic or with alternating bonds; but for aromatic boron, carbon
+cations and n(=O), whose unsaturation differs. Trained weights depend on every line here: a change that gives
+other numbers needs a new VOCABULARY_VERSION.
 """
 
 # mypy: disable-error-code="no-untyped-def"

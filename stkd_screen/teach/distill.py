@@ -108,8 +108,9 @@ class Distiller(StudentTrainer):
         self.predicted: np.ndarray | None = None
         if not np.any(stages):
             # Nothing but its predictions is looked at: the teacher speaks once, not in every epoch.
-            rows = np.arange(len(data.molecules))
-            self.predicted = predict(teacher.model, data.molecules, data.needed_graphs(), rows)
+            rows = data.rows("train")
+            self.predicted = np.full((len(data.molecules), len(teacher.targets)), np.nan, np.float32)
+            self.predicted[rows] = predict(teacher.model, data.molecules, data.needed_graphs(), rows)
         scales = [
             (k, theirs.std / self.targets[k].std, (theirs.mean - self.targets[k].mean) / self.targets[k].std)
             for k, theirs in ((k, teacher.targets[t]) for k, t in self.taught.items())

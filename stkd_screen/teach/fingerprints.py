@@ -53,7 +53,8 @@ def fingerprint_targets(basis: FingerprintBasis, bits: Tensor, offsets: Tensor) 
         offsets: (B,).
     """
     mean, components = (part.to(bits.device, torch.float32) for part in (basis.mean, basis.components))
-    return F.embedding_bag(bits, components, offsets, mode="sum") - mean @ components
+    with torch.autocast(bits.device.type, enabled=False):  # bfloat16 would round the mean
+        return F.embedding_bag(bits, components, offsets, mode="sum") - mean @ components
 
 
 def fingerprint_loss(embedding: Tensor, target: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class LabelledMolecules:
         m = self.molecules
         parts = [m.atom_offsets, m.element, m.charge, m.hydrogens, m.bond_atoms, m.bond_type]
         if self.graphs is not None:
-            parts += [self.graphs.atom_features, self.graphs.bond_features]
+            parts += [getattr(self.graphs, field_.name) for field_ in fields(self.graphs)]
         for array in (*parts, self.targets, self.split):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()

@@ -13,7 +13,7 @@ from stkd_screen.records import RecordReader
 from stkd_screen.teach.keys import molecule_keys
 from stkd_screen.teach.labelled import LabelledMolecules
 from stkd_screen.teach.splits import canonical_split
-from stkd_screen.teach.tables import with_graphs, without_excluded
+from stkd_screen.teach.tables import parse_series, with_graphs, without_excluded
 from stkd_screen.teach.targets import TargetColumn
 
 
@@ -64,12 +64,22 @@ def read_unlabelled(
 
 
 def excluded_keys(inputs: Sequence[str | Path]) -> set[str]:
-    """Keys of all molecules of some libraries, none of which is to be learned from."""
+    """Keys of all molecules of some libraries, none of which is to be learned from.
+
+    Raises:
+        TrainingError: most records are no SMILES, so that nothing would be excluded.
+    """
     if not inputs:
         return set()
-    return set(
-        molecule_keys([text for batch in RecordReader([*inputs]) for text in batch.smiles.to_pylist()])
-    )
+    reader = RecordReader([*inputs])
+    smiles = pl.concat(pl.Series(batch.smiles.to_pylist(), dtype=pl.String) for batch in reader)
+    unreadable = int((parse_series(smiles).error != 0).sum())
+    if 2 * unreadable > len(smiles):
+        raise TrainingError(
+            f"--exclude {inputs[0]}: {unreadable:,} of {len(smiles):,} records are no SMILES; in a .smi "
+            "file the SMILES come first"
+        )
+    return set(molecule_keys(smiles.to_list()))
 
 
 def _choose(reader: RecordReader, most: int, seed: int) -> tuple[pl.Series, Counter[str]]:
