@@ -14,8 +14,10 @@ import pytest
 import torch
 from conftest import SHARED_DATA
 from rdkit import Chem, rdBase
+from rich.console import Console
 from safetensors.torch import save_file
 
+from stkd_screen.cli.training import read_training_set
 from stkd_screen.errors import TrainingError
 from stkd_screen.smiles import AROMATIC_FLAG, BondType, Molecules, pack_smiles, pretransform
 from stkd_screen.teach import processes
@@ -25,9 +27,10 @@ from stkd_screen.teach.labelled import SPLITS, LabelledMolecules, joined
 from stkd_screen.teach.prepared import load_prepared, save_prepared
 from stkd_screen.teach.splits import canonical_split
 from stkd_screen.teach.structure import MAX_DISTANCE, PADDING, PATH_BONDS, UNREACHABLE, graph_batch
+from stkd_screen.teach.tables import read_labelled
 from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.teach.train import kekule_forms
-from stkd_screen.teach.unlabelled import read_unlabelled
+from stkd_screen.teach.unlabelled import excluded_keys, read_unlabelled
 
 CHEMBL = SHARED_DATA / "smiles" / "chembl_47k.smi.gz"
 
@@ -705,3 +708,28 @@ def test_a_library_without_a_usable_molecule_is_refused(tmp_path):
     (tmp_path / "library.smi").write_text("C1CC\nC(\n")
     with pytest.raises(TrainingError, match=r"no usable molecule among the 2 records of .*library\.smi"):
         read_unlabelled([tmp_path / "library.smi"], COLUMNS, 1000)
+
+
+def test_excluded_molecules_are_nowhere_in_what_is_learned_from(tmp_path):
+    """However they are written, and with stereo or without."""
+    (tmp_path / "library.smi").write_text("OCC a\nCCN b\nC[C@H](N)O c\nCCC d\n")
+    (tmp_path / "benchmark.smi").write_text("CCO\nCC(O)N\n")
+    (tmp_path / "table.csv").write_text("smiles,heavy,rings\nC(C)O,3,0\nCCCC,4,0\nC1CC1,3,1\n")
+    excluded = excluded_keys([tmp_path / "benchmark.smi"])
+    library = read_unlabelled([tmp_path / "library.smi"], COLUMNS, 1000, exclude=excluded)
+    assert len(library.molecules) == 2 and "2 rows with a molecule to be excluded" in library.left_out
+    table = read_labelled([tmp_path / "table.csv"], COLUMNS, exclude=excluded)
+    assert len(table.molecules) == 2 and "1 rows with a molecule to be excluded" in table.left_out
+    assert excluded_keys([]) == set()
+
+
+def test_a_list_to_exclude_that_is_no_smiles_is_refused(tmp_path):
+    """Else nothing would be excluded, and nobody would know."""
+    (tmp_path / "sets.smi").write_text("ZINC1 CCO\nZINC2 CCN\n")
+    with pytest.raises(TrainingError, match="2 of 2 records are no SMILES"):
+        excluded_keys([tmp_path / "sets.smi"])
+    with pytest.raises(TrainingError, match=r"is prepared.*give --exclude to stkd-screen prepare"):
+        read_training_set(
+            Console(), ["x.prepared"], None, smiles_column=None, split_column=None, split_by=None,
+            split_seed=0, exclude={"CCO"},
+        )  # fmt: skip
