@@ -19,7 +19,7 @@ from stkd_screen.teach.datasets import Layout, find_table, known_layout
 from stkd_screen.teach.features import prepare_graphs
 from stkd_screen.teach.graphs import Graphs
 from stkd_screen.teach.keys import molecule_keys
-from stkd_screen.teach.labelled import LabelledMolecules
+from stkd_screen.teach.labelled import SPLITS, LabelledMolecules
 from stkd_screen.teach.splits import (
     WAYS,
     canonical_split,
@@ -92,7 +92,9 @@ def read_labelled(
     all_smiles, all_values = pl.concat(smiles), np.concatenate(values)
     molecules = parse_series(all_smiles)
     usable, left_out = _usable_rows(molecules, all_values, all_smiles, place)
-    usable, excluded = without_excluded(all_smiles, usable, exclude)
+    in_test = sides[usable] == SPLITS.index("test")  # nothing is learned from it, so it stays whole
+    learned, excluded = without_excluded(all_smiles, usable[~in_test], exclude)
+    usable = np.union1d(learned, usable[in_test])
     left_out += excluded
     of_usable = None
     if graphs:
