@@ -82,7 +82,7 @@ def lay_out(
     n_atoms = np.empty(len(rows), np.int32)
     if positions is None:
         positions = np.empty(0, np.int16)
-    _fill(
+    packed = (
         molecules.atom_offsets,
         molecules.bond_offsets,
         molecules.element,
@@ -90,24 +90,10 @@ def lay_out(
         molecules.hydrogens,
         molecules.bond_atoms,
         molecules.bond_type,
-        positions,
-        rows,
-        tokens,
-        n_atoms,
     )
+    _fill(*packed, positions, rows, tokens, n_atoms)
     if surroundings:
-        _fill_surroundings(
-            molecules.atom_offsets,
-            molecules.bond_offsets,
-            molecules.element,
-            molecules.charge,
-            molecules.hydrogens,
-            molecules.bond_atoms,
-            molecules.bond_type,
-            rows,
-            tokens,
-            *work_space(n_tokens, n_tokens),
-        )
+        _fill_surroundings(*packed, rows, tokens, *work_space(n_tokens, n_tokens))
     return tokens, n_atoms
 
 

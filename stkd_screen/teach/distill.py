@@ -180,7 +180,7 @@ class Distiller(StudentTrainer):
             with torch.no_grad():
                 taught = self.teacher.model(source, with_attention=beta > 0)
         model = cast(Distillation, self.model)
-        learned = Learned(atoms=int(n_atoms.max()) if beta else None)
+        learned = Learned(atoms=source.atom_features.shape[1] if beta else None)
         embedding, prediction = model.student(tokens, n_atoms, learned)
         prediction = prediction.float()
 
