@@ -4,11 +4,13 @@ import ctypes
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from threading import Lock
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from stkd_screen.background import in_threads
 from stkd_screen.batching import equal_length_batches
 from stkd_screen.errors import StkdError, StkdWarning
 from stkd_screen.smiles import Molecules
@@ -16,14 +18,19 @@ from stkd_screen.smiles.tokens import lay_out, token_counts
 from stkd_screen.student import Student
 
 # Tokens a forward pass: enough to keep the matrix products busy, small enough for cache or memory.
-BATCH_TOKENS = {"cpu": 4096, "cuda": 262_144}
+BATCH_TOKENS = {"cpu": 1024, "cuda": 262_144}
+# Tokens after which freed memory is given back, on a CPU.
+FREED_AFTER = 8192
+
+Result = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows, embeddings, standardised predictions
 
 
 class ForwardPass:
     """A student's forward pass in batches of one token count, on the device it is on.
 
-    A batch that does not fit into memory is halved, and those after it are made as small; where torch.compile
-    fails the student runs as it is. On CUDA the linear algebra is bfloat16.
+    On a CPU each of torch's threads takes batches of its own, so a result does not depend on their number. A batch
+    that does not fit into memory is halved, and those after it are made as small; where torch.compile fails the
+    student runs as it is. On CUDA the linear algebra is bfloat16.
 
     Args:
         student: in evaluation mode.
@@ -34,14 +41,14 @@ class ForwardPass:
     def __init__(self, student: Student, batch_tokens: int | None = None, compile: bool = False) -> None:
         self.device = student.table.device
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
+        self._threads = torch.get_num_threads() if self.device.type == "cpu" and not compile else 1
+        self._halving = Lock()
         self._student = student
         self._run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = student
         if compile:
             self._run = torch.compile(student, dynamic=True)
 
-    def batches(
-        self, molecules: Molecules, rows: np.ndarray | None = None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def batches(self, molecules: Molecules, rows: np.ndarray | None = None) -> Iterator[Result]:
         """Run over molecules, by default all that could be read.
 
         Yields:
@@ -53,23 +60,36 @@ class ForwardPass:
         Warns:
             StkdWarning: a batch had to be halved, or torch.compile failed.
         """
-        counts = token_counts(molecules)
+        counts = token_counts(molecules, surroundings=self._student.config.surroundings)
         rows = np.flatnonzero(counts) if rows is None else rows
-        for i, batch in enumerate(equal_length_batches(counts, rows, self._most_molecules)):
-            tokens = int(counts[batch[0]])
-            waiting = [batch]
-            while waiting:
-                part = waiting.pop()
-                most = self._most_molecules(tokens)
-                if len(part) > most:
-                    waiting += [part[most:], part[:most]]
-                elif (result := self._attempt(molecules, part)) is not None:
-                    yield part, *result
-                else:
-                    self._halve(len(part), tokens)
-                    waiting.append(part)
-            if i % 2:
+
+        def run(batch: np.ndarray) -> list[Result]:
+            return self._in_parts(molecules, batch, int(counts[batch[0]]))
+
+        batches = equal_length_batches(counts, rows, self._most_molecules)
+        results = map(run, batches) if self._threads == 1 else in_threads(run, batches, self._threads)
+        done = 0
+        for parts in results:
+            yield from parts
+            done += sum(len(part) * int(counts[part[0]]) for part, _, _ in parts)
+            if done > FREED_AFTER:
                 release_freed_memory()
+                done = 0
+
+    def _in_parts(self, molecules: Molecules, batch: np.ndarray, tokens: int) -> list[Result]:
+        """The results of a batch, in as many parts as the memory asks for."""
+        results, waiting = [], [batch]
+        while waiting:
+            part = waiting.pop()
+            most = self._most_molecules(tokens)
+            if len(part) > most:
+                waiting += [part[most:], part[:most]]
+            elif (result := self._attempt(molecules, part)) is not None:
+                results.append((part, *result))
+            else:
+                self._halve(len(part), tokens)
+                waiting.append(part)
+        return results
 
     def _most_molecules(self, tokens: int) -> int:
         return max(1, self.batch_tokens // tokens)
@@ -113,13 +133,16 @@ class ForwardPass:
                 f"{self.device} is out of memory at a single molecule of {tokens} tokens; "
                 "free its memory, or run with --device cpu"
             )
-        self.batch_tokens = molecules * tokens // 2
-        warnings.warn(
-            f"{self.device} is out of memory; going on with {self.batch_tokens:,} tokens a batch "
-            "(--batch-tokens sets it from the start)",
-            StkdWarning,
-            stacklevel=2,
-        )
+        with self._halving:
+            if self.batch_tokens < molecules * tokens:
+                return  # another thread has done so
+            self.batch_tokens = molecules * tokens // 2
+            warnings.warn(
+                f"{self.device} is out of memory; going on with {self.batch_tokens:,} tokens a batch "
+                "(--batch-tokens sets it from the start)",
+                StkdWarning,
+                stacklevel=2,
+            )
 
 
 def release_freed_memory() -> None:

@@ -1,7 +1,7 @@
 """The student: a SMILES Transformer that needs no molecular graph (ST-KD, section 3.3).
 
-Standard Transformer layers followed by biased ones, over tokens ([V], n atoms, m bonds). Molecules of one
-batch all have the same number of tokens T, so there is no padding and no padding mask; how many of the T
+Standard Transformer layers followed by biased ones, over tokens ([V], n atoms, m bonds; or [V] and the atoms, with
+their bonds and surroundings). Molecules of one batch all have the same number of tokens T, so there is no padding and no padding mask; how many of the T
 tokens are atoms differs from molecule to molecule.
 
 Shapes: B molecules, T tokens, D width, H heads, K = D / H key width.
@@ -37,7 +37,7 @@ class StudentConfig:
     dropout: float = 0.0
     targets: int = 3  # predicted numbers a molecule
     # Beyond the paper:
-    surroundings: bool = False  # tokens carry their surroundings (smiles/surroundings.py)
+    surroundings: bool = False  # atom tokens alone, with their surroundings and bonds (smiles/tokens.py)
     fingerprint: int = 0  # E, width of an embedding taught by ECFP4; 0: the embedding is the state of [V]
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ PRESETS = {
     ),
     # For CPUs: 1.3M parameters in its layers, 3M with its tables; without dropout, which only slows a
     # student that still underfits.
-    "small": StudentConfig(width=128, heads=4, feed_forward=512, surroundings=True, fingerprint=256),
+    "small": StudentConfig(width=128, heads=8, feed_forward=512, surroundings=True, fingerprint=256),
     # For experiments: 0.4M parameters, the paper's number of layers and the paper's tokens.
     "mini": StudentConfig(width=64, heads=4, feed_forward=256),
     # For tests and first tries: seconds to train, no use for chemistry.
@@ -79,7 +79,8 @@ class Attention(nn.Module):
         softmax(Q K^T / sqrt(K) + M * (Qb Kb^T)) V = softmax(Q' K'^T / sqrt(K)) V
         Q' = [Q, sqrt(K) * Qb * row],  K' = [K, Kb * column]
 
-    and no T x T bias is ever stored. All projections of the input are one matrix product.
+    and no T x T bias is ever stored; V is padded to the width of the keys, which the fused kernels ask for. All
+    projections of the input are one matrix product.
     """
 
     def __init__(self, config: StudentConfig, biased: bool) -> None:
@@ -100,8 +101,10 @@ class Attention(nn.Module):
             q_bias, k_bias = bias
             q = torch.cat([q, q_bias * (row / scale)], dim=-1)  # (B, H, T, 2K)
             k = torch.cat([k, k_bias * column], dim=-1)
+            v = F.pad(v, (0, D // self.heads))
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, scale=scale, dropout_p=dropout)
+        mixed = mixed[..., : D // self.heads]
         return self.out(mixed.transpose(1, 2).reshape(B, T, D))
 
     def virtual(self, x: Tensor) -> Tensor:
@@ -190,7 +193,7 @@ class Student(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        nn.init.normal_(self.table, std=0.5)  # four of them are summed: about unit variance a token
+        nn.init.normal_(self.table, std=0.5)  # some four to eight of them are summed: about unit variance a token
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
@@ -212,7 +215,7 @@ class Student(nn.Module):
         """Embed and predict.
 
         Args:
-            tokens: (B, T, 4 or, with surroundings, 7) integer vocabulary entries of each token, as `lay_out`
+            tokens: (B, T, 4 or, with surroundings, 13) integer vocabulary entries of each token, as `lay_out`
                 gives them.
             n_atoms: (B,) number of atoms of each molecule; its tokens are [V], then these, then bonds.
             learned: filled with what distillation compares with the teacher.

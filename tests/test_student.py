@@ -63,11 +63,13 @@ def with_a_head(student: Student) -> Student:
 
 
 def mixed_batch(surroundings: bool = False):
-    """Molecules of one token count but different numbers of atoms."""
+    """Molecules of one token count, of the paper's tokens with different numbers of atoms."""
     molecules = pretransform(*pack_smiles(["CCCCCC", "C1CC2C1C2", "OC=CC#N"]))
     assert token_counts(molecules).tolist() == [12, 12, 10]
-    tokens, n_atoms = lay_out(molecules, np.array([0, 1]), surroundings=surroundings)
-    assert n_atoms.tolist() == [6, 5]
+    assert token_counts(molecules, surroundings=True).tolist() == [7, 6, 6]
+    rows = np.array([1, 2] if surroundings else [0, 1])
+    tokens, n_atoms = lay_out(molecules, rows, surroundings=surroundings)
+    assert n_atoms.tolist() == ([5, 5] if surroundings else [6, 5])
     return torch.from_numpy(tokens), torch.from_numpy(n_atoms)
 
 

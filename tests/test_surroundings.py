@@ -19,9 +19,13 @@ from stkd_screen.smiles.surroundings import (
 )
 from stkd_screen.smiles.tokens import (
     ATOM_SHAPE,
-    BOND_SHAPE,
     ENVIRONMENT_1,
     ENVIRONMENT_2,
+    MAX_ATOMS,
+    NAMED_BONDS,
+    NEIGHBOUR,
+    NOTHING,
+    POSITION,
     VOCABULARY_SIZE_SURROUNDED,
     lay_out,
     token_counts,
@@ -48,14 +52,18 @@ MOLECULES = [
     "c1ccc[s+]c1",
     "C1=CC=C2C=CC=CC2=C1",
     "CC(C)(C)c1ccc2c(c1)C(=O)c1ccccc1C2=O",
+    "c1ccc[cH+]cc1",
+    "Cb1cccccc1",
 ]
 
 
-def surroundings(molecules: Molecules, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shapes (n,) of the atoms, environments (n, 2), shapes (m,) of the bonds."""
+def surroundings(molecules: Molecules, row: int) -> tuple[np.ndarray, np.ndarray, list[dict[int, int]]]:
+    """Shapes (n,) of the atoms, environments (n, 2), and of each atom {position of neighbour: shape of bond}."""
     tokens, n_atoms = lay_out(molecules, np.array([row]), surroundings=True)
-    atoms, bonds = tokens[0, 1 : 1 + n_atoms[0]].astype(int), tokens[0, 1 + n_atoms[0] :].astype(int)
-    return atoms[:, 4] - ATOM_SHAPE, atoms[:, 5:] - [ENVIRONMENT_1, ENVIRONMENT_2], bonds[:, 4] - BOND_SHAPE
+    assert tokens.shape[1] == 1 + n_atoms[0]
+    atoms = tokens[0, 1:].astype(int)
+    bonds = [{i % MAX_ATOMS: i // MAX_ATOMS for i in row[row != NOTHING] - NEIGHBOUR} for row in atoms[:, 7:]]
+    return atoms[:, 4] - ATOM_SHAPE, atoms[:, 5:7] - [ENVIRONMENT_1, ENVIRONMENT_2], bonds
 
 
 def unsaturation(smiles: str) -> list[int]:
@@ -83,10 +91,11 @@ def test_unsaturation_by_hand(smiles, expected):
 def check_against_rdkit(smiles: str, molecules: Molecules, row: int) -> None:
     molecule = Chem.RemoveHs(Chem.MolFromSmiles(smiles))
     atoms, _, bonds = surroundings(molecules, row)
-    pairs = molecules.bond_atoms[molecules.bond_offsets[row] : molecules.bond_offsets[row + 1]].tolist()
     assert (atoms % 2).tolist() == [atom.IsInRing() for atom in molecule.GetAtoms()]
     assert (atoms // 8).tolist() == [min(atom.GetDegree(), 7) for atom in molecule.GetAtoms()]
-    assert (bonds // 2).tolist() == [molecule.GetBondBetweenAtoms(*pair).IsInRing() for pair in pairs]
+    for atom, named in zip(molecule.GetAtoms(), bonds, strict=True):
+        in_ring = {bond.GetOtherAtomIdx(atom.GetIdx()): bond.IsInRing() for bond in atom.GetBonds()}
+        assert {neighbour: bool(shape // 2) for neighbour, shape in named.items()} == in_ring
 
 
 def test_rings_and_neighbours_are_rdkits():
@@ -109,9 +118,24 @@ def test_every_writing_has_the_same_surroundings():
         seen = set()
         for row in range(len(writings)):
             atoms, environments, bonds = surroundings(molecules, row)
-            together = sorted(zip(atoms.tolist(), environments.tolist(), strict=True))
-            seen.add((str(together), str(sorted(bonds.tolist()))))
+            shapes = [sorted(named.values()) for named in bonds]
+            seen.add(str(sorted(zip(atoms.tolist(), environments.tolist(), shapes, strict=True))))
         assert len(seen) == 1, smiles
+
+
+@pytest.mark.parametrize(
+    ("aromatic", "kekule"),
+    [
+        ("O=n1ccccc1", "O=N1=CC=CC=C1"),
+        ("Cb1cccccc1", "CB1C=CC=CC=C1"),
+        ("c1ccc[cH+]cc1", "C1=CC=C[CH+]C=C1"),
+    ],
+)
+def test_forms_that_rdkit_would_rewrite(aromatic, kekule):
+    """RDKit draws the charges of n(=O) apart, and finds no ring with boron aromatic."""
+    molecules = pretransform(*pack_smiles([aromatic, kekule]))
+    for ours, theirs in zip(surroundings(molecules, 0), surroundings(molecules, 1), strict=True):
+        assert np.array_equal(ours, theirs)
 
 
 def test_environments_see_as_far_as_they_should():
@@ -140,17 +164,35 @@ def test_values_fit_the_vocabulary():
         atoms, environments, bonds = surroundings(molecules, row)
         assert (atoms >= 0).all() and (atoms < ATOM_SHAPES).all()
         assert (environments >= 0).all() and (environments < ENVIRONMENTS).all()
-        assert (bonds >= 0).all() and (bonds < BOND_SHAPES).all()
+        assert all(0 <= shape < BOND_SHAPES for named in bonds for shape in named.values())
         tokens, _ = lay_out(molecules, np.array([row]), surroundings=True)
         assert tokens.max() < VOCABULARY_SIZE_SURROUNDED
 
 
-def test_the_papers_entries_are_the_same_with_surroundings():
+def test_the_papers_entries_of_atoms_are_the_same_with_surroundings():
     molecules = pretransform(*pack_smiles(MOLECULES))
     for row in range(len(MOLECULES)):
-        plain, _ = lay_out(molecules, np.array([row]))
+        plain, n_atoms = lay_out(molecules, np.array([row]))
         surrounded, _ = lay_out(molecules, np.array([row]), surroundings=True)
-        assert (surrounded[:, :, :4] == plain).all()
+        assert (surrounded[:, :, :4] == plain[:, : 1 + n_atoms[0]]).all()
+
+
+def test_neighbours_carry_the_positions_of_another_order():
+    molecules = pretransform(*pack_smiles(["CCO"]))
+    tokens, _ = lay_out(molecules, np.array([0]), np.array([7, 200, 30], np.int16), surroundings=True)
+    assert tokens[0, 1:, 3].tolist() == [POSITION + 7, POSITION + 200, POSITION + 30]
+    assert tokens[0, 1:, 7:9].tolist() == [
+        [NEIGHBOUR + 200, NOTHING],
+        [NEIGHBOUR + 7, NEIGHBOUR + 30],
+        [NEIGHBOUR + 200, NOTHING],
+    ]
+
+
+def test_an_atom_of_many_bonds_names_the_first_ones_and_all_name_it():
+    molecules = pretransform(*pack_smiles(["[U](F)(F)(F)(F)(F)(F)(F)F"]))
+    _, _, bonds = surroundings(molecules, 0)
+    assert list(bonds[0]) == list(range(1, 1 + NAMED_BONDS))
+    assert bonds[1:] == [{0: 0}] * 8
 
 
 def test_rings_of_real_molecules_are_rdkits():

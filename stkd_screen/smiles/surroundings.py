@@ -7,8 +7,7 @@ many epochs to work it out from the bonds. So the tokens may also carry, at no c
     environment   a hash of the atom with its neighbours (radius 1), and with theirs (radius 2), the
                   environments that ECFP4 counts (Rogers and Hahn, J. Chem. Inf. Model. 50, 742, 2010)
 
-Neither looks at whether a ring was written aromatic or with alternating bonds; but for aromatic boron, carbon
-cations and n(=O), whose unsaturation differs. Trained weights depend on every line here: a change that gives
+Neither looks at whether a ring was written aromatic or with alternating bonds. Trained weights depend on every line here: a change that gives
 other numbers needs a new VOCABULARY_VERSION.
 """
 
@@ -23,12 +22,14 @@ from stkd_screen.smiles.jit import compiled, inlined
 MAX_NEIGHBOURS = 7  # more share one shape
 ATOM_SHAPES = 2 * 4 * (MAX_NEIGHBOURS + 1)  # ring, unsaturation, neighbours
 BOND_SHAPES = 4  # ring, conjugated
-ENVIRONMENTS = (4096, 7168)  # hashes of radius 1 and of radius 2
+ENVIRONMENTS = (4096, 6144)  # hashes of radius 1 and of radius 2
 
 # Unsaturation of an atom.
-SATURATED, DOUBLE, TRIPLE, LONE_PAIR = range(4)  # the last: a lone pair next to a double or triple bond
-# Elements whose lone pair joins a neighbouring double bond: when neutral, or (carbon) when negative.
-CHALCOGENS, PNICTOGENS, CARBON = (8, 16, 34, 52), (7, 15, 33), 6
+# The last: a lone pair, or an empty orbital, next to a double or triple bond.
+SATURATED, DOUBLE, TRIPLE, LONE_PAIR = range(4)
+# Elements whose lone pair joins a neighbouring double bond: when neutral, or (carbon) when negative. The empty
+# orbital of boron and of a carbon cation does so too.
+CHALCOGENS, PNICTOGENS, CARBON, BORON = (8, 16, 34, 52), (7, 15, 33), 6, 5
 
 ATOM_WORK = np.dtype(
     [
@@ -146,8 +147,8 @@ def _find_rings(n, bond_atoms, atoms, bonds, ends):
 
 
 @inlined
-def _has_lone_pair(element, charge, hydrogens, neighbours, atom):
-    """Whether an atom without multiple bonds (in a Kekulé form) has a lone pair to share."""
+def _has_free_orbital(element, charge, hydrogens, neighbours, atom):
+    """Whether an atom without multiple bonds (in a Kekulé form) has a lone pair or an empty orbital to share."""
     if atom.doubles + atom.triples > 0:
         return False
     if element in CHALCOGENS:
@@ -155,7 +156,9 @@ def _has_lone_pair(element, charge, hydrogens, neighbours, atom):
         return charge <= 0
     if element in PNICTOGENS:
         return charge <= 0 and (atom.aromatic == 0 or charge < 0 or neighbours + hydrogens >= 3)
-    return element == CARBON and charge < 0
+    if element == BORON:
+        return charge == 0 and neighbours + hydrogens >= 3
+    return element == CARBON and (charge < 0 or (charge > 0 and neighbours + hydrogens >= 3))
 
 
 @compiled
@@ -164,10 +167,10 @@ def _find_unsaturation(element, charge, hydrogens, atoms, ends):
     for i in range(n):
         atom = atoms[i]
         bare, neighbours = element[i] & (AROMATIC_FLAG - 1), atoms[i + 1].first - atom.first
-        if _has_lone_pair(bare, charge[i], hydrogens[i], neighbours, atom):
+        if _has_free_orbital(bare, charge[i], hydrogens[i], neighbours, atom):
             atom.unsaturation = LONE_PAIR
-        elif atom.triples > 0 or atom.doubles > 1:
-            atom.unsaturation = TRIPLE
+        elif atom.triples > 0 or atom.doubles > 1 or (bare in PNICTOGENS and atom.doubles * atom.aromatic > 0):
+            atom.unsaturation = TRIPLE  # n(=O), too, has a second double bond in a Kekulé form
         elif atom.doubles + atom.aromatic > 0:
             atom.unsaturation = DOUBLE
         else:

@@ -1,17 +1,22 @@
-"""From packed molecules to token sequences ([V], n atom tokens, m bond tokens) (ST-KD, eq. 4-7).
+"""From packed molecules to token sequences (ST-KD, eq. 4-7).
 
 A token is a bag of vocabulary entries whose embeddings are summed, so one table and one gather serve
-them all:
+them all. The paper's sequence is [V], n atom tokens, m bond tokens:
 
     [V]    virtual
     atom   element, charge, hydrogens, position of the atom              (eq. 5)
     bond   bond type, position of its first atom, of its second atom     (eq. 6)
 
-The factored atom means that any legal atom has a token: there is no [UNK]. Beyond the paper, a student may
-be given each token's surroundings (see surroundings.py):
+The factored atom means that any legal atom has a token: there is no [UNK].
 
-    atom   shape, environment of radius 1, environment of radius 2
-    bond   shape
+Beyond the paper, a student may be given [V] and n atom tokens alone, half as many, each with its surroundings
+(see surroundings.py) and its bonds:
+
+    atom   as above, then its shape, its environments of radius 1 and 2, and of each of its bonds the shape
+           with the position of the neighbour
+
+The types of the bonds are left out: hydrogens, charges and unsaturation say what they are, and those are the same
+for aromatic and Kekulé writings.
 """
 
 import numpy as np
@@ -32,7 +37,7 @@ MAX_HYDROGENS = 15  # more share one entry
 
 # The one vocabulary, entry 0 being "nothing". Its layout is frozen in every weights file: a change
 # needs a new VOCABULARY_VERSION.
-VOCABULARY_VERSION = 1
+VOCABULARY_VERSION = 2
 NOTHING = 0
 VIRTUAL = 1
 ELEMENT = 2  # + atomic number, + 128 where aromatic
@@ -45,17 +50,23 @@ ENTRIES_PER_TOKEN = 4
 
 # The entries of surroundings follow, so that a student without them has a smaller table.
 ATOM_SHAPE = VOCABULARY_SIZE
-BOND_SHAPE = ATOM_SHAPE + ATOM_SHAPES
-ENVIRONMENT_1 = BOND_SHAPE + BOND_SHAPES
+NEIGHBOUR = ATOM_SHAPE + ATOM_SHAPES  # + shape of the bond * MAX_ATOMS + position of the neighbour
+ENVIRONMENT_1 = NEIGHBOUR + BOND_SHAPES * MAX_ATOMS
 ENVIRONMENT_2 = ENVIRONMENT_1 + ENVIRONMENTS[0]
 VOCABULARY_SIZE_SURROUNDED = ENVIRONMENT_2 + ENVIRONMENTS[1]
-ENTRIES_PER_TOKEN_SURROUNDED = 7
+# Further bonds of an atom stand with its neighbours alone.
+NAMED_BONDS = 6
+ENTRIES_PER_TOKEN_SURROUNDED = ENTRIES_PER_TOKEN + 3 + NAMED_BONDS
 
 
-def token_counts(molecules: Molecules) -> np.ndarray:
-    """Number of tokens of each row, 1 + n + m; 0 for a row that holds no molecule. (R,) int64."""
+def token_counts(molecules: Molecules, *, surroundings: bool = False) -> np.ndarray:
+    """Number of tokens of each row, 1 + n + m, or 1 + n with surroundings. (R,) int64.
+
+    0 for a row that holds no molecule.
+    """
     atoms = np.diff(molecules.atom_offsets)
-    return np.where(atoms > 0, 1 + atoms + np.diff(molecules.bond_offsets), 0)
+    bonds = 0 if surroundings else np.diff(molecules.bond_offsets)
+    return np.where(atoms > 0, 1 + atoms + bonds, 0)
 
 
 def lay_out(
@@ -71,14 +82,16 @@ def lay_out(
         molecules: packed molecules, N atoms in all.
         rows: (B,) the rows to lay out.
         positions: (N,) position of each atom in its molecule; by default the order of writing.
-        surroundings: give the tokens their surroundings too.
+        surroundings: atom tokens alone, with their surroundings and bonds.
 
     Returns:
-        tokens (B, T, 4) int16 vocabulary entries, (B, T, 7) with surroundings, and n_atoms (B,) int32.
+        tokens (B, T, 4) int16 vocabulary entries, (B, T, 13) with surroundings, and n_atoms (B,) int32.
     """
-    n_tokens = int(token_counts_of(molecules.atom_offsets, molecules.bond_offsets, rows[:1])[0])
-    entries = ENTRIES_PER_TOKEN_SURROUNDED if surroundings else ENTRIES_PER_TOKEN
-    tokens = np.zeros((len(rows), n_tokens, entries), np.int16)
+    first = rows[0]
+    n = int(molecules.atom_offsets[first + 1] - molecules.atom_offsets[first])
+    m = int(molecules.bond_offsets[first + 1] - molecules.bond_offsets[first])
+    shape = (1 + n, ENTRIES_PER_TOKEN_SURROUNDED) if surroundings else (1 + n + m, ENTRIES_PER_TOKEN)
+    tokens = np.zeros((len(rows), *shape), np.int16)
     n_atoms = np.empty(len(rows), np.int32)
     if positions is None:
         positions = np.empty(0, np.int16)
@@ -91,24 +104,22 @@ def lay_out(
         molecules.bond_atoms,
         molecules.bond_type,
     )
-    _fill(*packed, positions, rows, tokens, n_atoms)
+    _fill_atoms(*packed, positions, rows, tokens, n_atoms)
     if surroundings:
-        _fill_surroundings(*packed, rows, tokens, *work_space(n_tokens, n_tokens))
+        most_bonds = int((molecules.bond_offsets[rows + 1] - molecules.bond_offsets[rows]).max())
+        _fill_surroundings(*packed, rows, tokens, *work_space(n, most_bonds))
+    else:
+        _fill_bonds(*packed, rows, tokens, n_atoms)
     return tokens, n_atoms
 
 
-def token_counts_of(atom_offsets: np.ndarray, bond_offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    return 1 + atom_offsets[rows + 1] - atom_offsets[rows] + bond_offsets[rows + 1] - bond_offsets[rows]
-
-
 @cached(nogil=True)
-def _fill(  # type: ignore[no-untyped-def]
+def _fill_atoms(  # type: ignore[no-untyped-def]
     atom_offsets, bond_offsets, element, charge, hydrogens, bond_atoms, bond_type, positions, rows,
     tokens, n_atoms,
 ):  # fmt: skip
     for b in range(len(rows)):
-        row = rows[b]
-        first_atom, last_atom = atom_offsets[row], atom_offsets[row + 1]
+        first_atom, last_atom = atom_offsets[rows[b]], atom_offsets[rows[b] + 1]
         n = last_atom - first_atom
         n_atoms[b] = n
         tokens[b, 0, 0] = VIRTUAL
@@ -120,13 +131,20 @@ def _fill(  # type: ignore[no-untyped-def]
             token[1] = CHARGE + MAX_CHARGE + charge[a]
             token[2] = HYDROGENS + min(hydrogens[a], MAX_HYDROGENS)
             token[3] = POSITION + position
-        for j in range(bond_offsets[row + 1] - bond_offsets[row]):
-            bond = bond_offsets[row] + j
-            u, v = bond_atoms[bond, 0], bond_atoms[bond, 1]
-            token = tokens[b, 1 + n + j]
+
+
+@cached(nogil=True)
+def _fill_bonds(  # type: ignore[no-untyped-def]
+    atom_offsets, bond_offsets, element, charge, hydrogens, bond_atoms, bond_type, rows, tokens, n_atoms,
+):  # fmt: skip
+    for b in range(len(rows)):
+        first_bond, last_bond = bond_offsets[rows[b]], bond_offsets[rows[b] + 1]
+        for k in range(last_bond - first_bond):
+            bond = first_bond + k
+            token = tokens[b, 1 + n_atoms[b] + k]
             token[0] = BOND + bond_type[bond]
-            token[1] = POSITION + (positions[first_atom + u] if len(positions) else u)
-            token[2] = POSITION + (positions[first_atom + v] if len(positions) else v)
+            token[1] = tokens[b, 1 + bond_atoms[bond, 0], 3]  # the position of the atom
+            token[2] = tokens[b, 1 + bond_atoms[bond, 1], 3]
 
 
 @releasing_gil
@@ -147,14 +165,16 @@ def _fill_surroundings(  # type: ignore[no-untyped-def]
             bonds,
             ends,
         )
-        n = last - first
-        for i in range(n):
+        for i in range(last - first):
             token = tokens[b, 1 + i]
             token[4] = ATOM_SHAPE + atoms[i].shape
             token[5] = ENVIRONMENT_1 + np.int64(atoms[i].hash_1 % np.uint64(ENVIRONMENTS[0]))
             token[6] = ENVIRONMENT_2 + np.int64(atoms[i].hash_2 % np.uint64(ENVIRONMENTS[1]))
-        for k in range(last_bond - first_bond):
-            tokens[b, 1 + n + k, 4] = BOND_SHAPE + bonds[k].shape
+            named = min(atoms[i + 1].first - atoms[i].first, NAMED_BONDS)
+            for j in range(named):
+                end = ends[atoms[i].first + j]
+                position = tokens[b, 1 + end.atom, 3] - POSITION
+                token[7 + j] = NEIGHBOUR + bonds[end.bond].shape * MAX_ATOMS + position
 
 
 @cached(nogil=True)

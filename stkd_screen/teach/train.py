@@ -65,7 +65,6 @@ class StudentTrainer(Trainer):
     config: TrainConfig
 
     def __init__(self, data: LabelledMolecules, config: TrainConfig) -> None:
-        self._lengths = token_counts(data.molecules)
         self._begun = Written(data.molecules, np.empty(0, np.int16))
         self.start = load_weights(config.start) if config.start is not None else None
         super().__init__(data, config)
@@ -109,7 +108,8 @@ class StudentTrainer(Trainer):
         return scales
 
     def lengths(self) -> np.ndarray:
-        return self._lengths
+        surroundings = self.student(self.model).config.surroundings
+        return token_counts(self.data.molecules, surroundings=surroundings)
 
     def begin_epoch(self, epoch: int) -> None:
         molecules, config = self.data.molecules, self.config
