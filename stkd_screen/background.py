@@ -1,37 +1,11 @@
-"""Work done ahead of its use, by threads of its own."""
+"""Work done ahead of its use, by a thread of its own."""
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable
 from queue import Full, Queue
 from threading import Event, Thread
 from typing import TypeVar, cast
 
-import torch
-
 T = TypeVar("T")
-R = TypeVar("R")
-
-
-def in_threads(function: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R]:
-    """`function` of each item, in their order, by so many threads, each of which computes with a single one.
-
-    Many small tensors go through torch faster this way than one after another with all threads on each.
-    """
-    before = torch.get_num_threads()
-    ahead: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            for item in items:
-                ahead.append(pool.submit(function, item))
-                if len(ahead) > 2 * threads:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
-            torch.set_num_threads(before)  # threads made later take the number that was set last
 
 
 def in_background(items: Iterable[T], depth: int = 2) -> Generator[T]:

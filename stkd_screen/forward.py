@@ -3,14 +3,16 @@
 import ctypes
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stkd_screen.background import in_threads
 from stkd_screen.batching import equal_length_batches
 from stkd_screen.errors import StkdError, StkdWarning
 from stkd_screen.smiles import Molecules
@@ -22,15 +24,16 @@ BATCH_TOKENS = {"cpu": 1024, "cuda": 262_144}
 # Tokens after which freed memory is given back, on a CPU.
 FREED_AFTER = 8192
 
+R = TypeVar("R")
 Result = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows, embeddings, standardised predictions
 
 
 class ForwardPass:
     """A student's forward pass in batches of one token count, on the device it is on.
 
-    On a CPU each of torch's threads takes batches of its own, so a result does not depend on their number. A batch
-    that does not fit into memory is halved, and those after it are made as small; where torch.compile fails the
-    student runs as it is. On CUDA the linear algebra is bfloat16.
+    On a CPU each of torch's threads takes batches of its own, so no result depends on their number. A batch
+    that does not fit into memory is halved, and those after it are made as small; where torch.compile fails
+    the student runs as it is. On CUDA the linear algebra is bfloat16.
 
     Args:
         student: in evaluation mode.
@@ -143,6 +146,27 @@ class ForwardPass:
                 StkdWarning,
                 stacklevel=2,
             )
+
+
+def in_threads(function: Callable[[np.ndarray], R], items: Iterable[np.ndarray], threads: int) -> Iterator[R]:
+    """`function` of each item, in their order, by so many threads, each of which computes with a single one.
+
+    Many small tensors go through torch faster this way than one after another with all threads on each.
+    """
+    before = torch.get_num_threads()
+    ahead: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            for item in items:
+                ahead.append(pool.submit(function, item))
+                if len(ahead) > 2 * threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+            torch.set_num_threads(before)  # threads made later take the number that was set last
 
 
 def release_freed_memory() -> None:

@@ -1,8 +1,8 @@
 """The student: a SMILES Transformer that needs no molecular graph (ST-KD, section 3.3).
 
-Standard Transformer layers followed by biased ones, over tokens ([V], n atoms, m bonds; or [V] and the atoms, with
-their bonds and surroundings). Molecules of one batch all have the same number of tokens T, so there is no padding and no padding mask; how many of the T
-tokens are atoms differs from molecule to molecule.
+Standard Transformer layers followed by biased ones, over tokens ([V], n atoms, m bonds; or [V] and the atoms
+alone, with their bonds and surroundings). Molecules of one batch all have the same number of tokens T, so
+there is no padding and no padding mask; how many of the T tokens are atoms differs from molecule to molecule.
 
 Shapes: B molecules, T tokens, D width, H heads, K = D / H key width.
 """
@@ -79,8 +79,8 @@ class Attention(nn.Module):
         softmax(Q K^T / sqrt(K) + M * (Qb Kb^T)) V = softmax(Q' K'^T / sqrt(K)) V
         Q' = [Q, sqrt(K) * Qb * row],  K' = [K, Kb * column]
 
-    and no T x T bias is ever stored; V is padded to the width of the keys, which the fused kernels ask for. All
-    projections of the input are one matrix product.
+    and no T x T bias is ever stored; V is padded to the width of the keys, which the fused kernels ask for.
+    All projections of the input are one matrix product.
     """
 
     def __init__(self, config: StudentConfig, biased: bool) -> None:
@@ -193,7 +193,7 @@ class Student(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        nn.init.normal_(self.table, std=0.5)  # some four to eight of them are summed: about unit variance a token
+        nn.init.normal_(self.table, std=0.5)  # four to eight of them are summed: about unit variance a token
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)

@@ -58,7 +58,7 @@ MOLECULES = [
 
 
 def surroundings(molecules: Molecules, row: int) -> tuple[np.ndarray, np.ndarray, list[dict[int, int]]]:
-    """Shapes (n,) of the atoms, environments (n, 2), and of each atom {position of neighbour: shape of bond}."""
+    """Shapes (n,) of the atoms, environments (n, 2), and of each atom {neighbour: shape of the bond}."""
     tokens, n_atoms = lay_out(molecules, np.array([row]), surroundings=True)
     assert tokens.shape[1] == 1 + n_atoms[0]
     atoms = tokens[0, 1:].astype(int)

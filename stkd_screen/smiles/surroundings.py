@@ -7,8 +7,8 @@ many epochs to work it out from the bonds. So the tokens may also carry, at no c
     environment   a hash of the atom with its neighbours (radius 1), and with theirs (radius 2), the
                   environments that ECFP4 counts (Rogers and Hahn, J. Chem. Inf. Model. 50, 742, 2010)
 
-Neither looks at whether a ring was written aromatic or with alternating bonds. Trained weights depend on every line here: a change that gives
-other numbers needs a new VOCABULARY_VERSION.
+Neither looks at whether a ring was written aromatic or with alternating bonds. Trained weights depend on
+every line here: a change that gives other numbers needs a new VOCABULARY_VERSION.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -27,8 +27,8 @@ ENVIRONMENTS = (4096, 6144)  # hashes of radius 1 and of radius 2
 # Unsaturation of an atom.
 # The last: a lone pair, or an empty orbital, next to a double or triple bond.
 SATURATED, DOUBLE, TRIPLE, LONE_PAIR = range(4)
-# Elements whose lone pair joins a neighbouring double bond: when neutral, or (carbon) when negative. The empty
-# orbital of boron and of a carbon cation does so too.
+# Elements whose lone pair joins a neighbouring double bond: when neutral, or (carbon) when negative. The
+# empty orbital of boron and of a carbon cation does so too.
 CHALCOGENS, PNICTOGENS, CARBON, BORON = (8, 16, 34, 52), (7, 15, 33), 6, 5
 
 ATOM_WORK = np.dtype(
@@ -148,7 +148,7 @@ def _find_rings(n, bond_atoms, atoms, bonds, ends):
 
 @inlined
 def _has_free_orbital(element, charge, hydrogens, neighbours, atom):
-    """Whether an atom without multiple bonds (in a Kekulé form) has a lone pair or an empty orbital to share."""
+    """Whether an atom without multiple bonds (in a Kekulé form) can share a lone pair or an empty orbital."""
     if atom.doubles + atom.triples > 0:
         return False
     if element in CHALCOGENS:
@@ -169,8 +169,10 @@ def _find_unsaturation(element, charge, hydrogens, atoms, ends):
         bare, neighbours = element[i] & (AROMATIC_FLAG - 1), atoms[i + 1].first - atom.first
         if _has_free_orbital(bare, charge[i], hydrogens[i], neighbours, atom):
             atom.unsaturation = LONE_PAIR
-        elif atom.triples > 0 or atom.doubles > 1 or (bare in PNICTOGENS and atom.doubles * atom.aromatic > 0):
-            atom.unsaturation = TRIPLE  # n(=O), too, has a second double bond in a Kekulé form
+        elif atom.triples > 0 or atom.doubles > 1:
+            atom.unsaturation = TRIPLE
+        elif bare in PNICTOGENS and atom.doubles * atom.aromatic > 0:
+            atom.unsaturation = TRIPLE  # n(=O): in a Kekulé form it has a second double bond
         elif atom.doubles + atom.aromatic > 0:
             atom.unsaturation = DOUBLE
         else:

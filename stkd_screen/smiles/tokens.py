@@ -15,8 +15,8 @@ Beyond the paper, a student may be given [V] and n atom tokens alone, half as ma
     atom   as above, then its shape, its environments of radius 1 and 2, and of each of its bonds the shape
            with the position of the neighbour
 
-The types of the bonds are left out: hydrogens, charges and unsaturation say what they are, and those are the same
-for aromatic and Kekulé writings.
+The types of the bonds are left out: hydrogens, charges and unsaturation say what they are, and those are
+the same for aromatic and Kekulé writings.
 """
 
 import numpy as np
