@@ -62,6 +62,9 @@ def compare(smiles: list[str]) -> tuple[Counter, dict[str, list[str]]]:
             if accepted:
                 disagree("accepted alone", text)
             continue
+        if not text:  # for RDKit a molecule without atoms
+            counts["empty"] += molecules.error[i] == ParseError.EMPTY
+            continue
         if not accepted:
             disagree("rejected alone", text)
             continue
