@@ -315,6 +315,12 @@ def in_float64(trainer: Distiller, monkeypatch) -> tuple[torch.Tensor, ...]:
     return tokens, n_atoms, target.double(), graphs
 
 
+def over_its_width(state: torch.Tensor) -> torch.Tensor:
+    """The teacher's state with mean 0 and variance 1 over its width (layer norm without weights)."""
+    centred = state - state.mean(1, keepdim=True)
+    return centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+
+
 def literal_terms(trainer: Distiller, batch, alpha: float, beta: float, pairs) -> dict[str, torch.Tensor]:
     tokens, n_atoms, target, graphs = batch
     taught = trainer.teacher.model(graphs, with_attention=True)
@@ -344,11 +350,8 @@ def literal_terms(trainer: Distiller, batch, alpha: float, beta: float, pairs) -
     D, heads = student.config.width, student.config.heads
     K, T = D // heads, graphs.atom_features.shape[1] + 1
     for i, (p, q) in enumerate(pairs):
-        # The teacher's state with mean 0 and variance 1 over its width (layer norm without weights).
-        state = taught.states[p]
-        centred = state - state.mean(1, keepdim=True)
-        scaled = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
-        feature = feature + literal_feature_loss(scaled, leaving[q][:, 0], trainer.model.features[i])
+        standardised = (over_its_width(taught.states[p]) - trainer.model.centre[i]) / trainer.model.spread[i]
+        feature = feature + literal_feature_loss(standardised, leaving[q][:, 0], trainer.model.features[i])
         weight = student.layers[q].attention.project.weight
         biases = []
         for h in range(heads):
@@ -390,6 +393,23 @@ def test_loss_terms_are_equation_16(distiller, monkeypatch, pairs):
         scale = theirs.abs().max().clamp(min=1)
         torch.testing.assert_close(gradients[0][name] / scale, theirs / scale, rtol=0, atol=1e-10)
     assert all(p.grad is None for p in trainer.teacher.model.parameters())
+
+
+def test_states_are_standardised_over_the_training_molecules(distiller, monkeypatch):
+    """Each dimension has mean 0, and all together have variance 1."""
+    trainer = distiller(layer_pairs=((1, 1), (4, 3)))
+    graphs = in_float64(trainer, monkeypatch)[-1]
+    taught = trainer.teacher.model(graphs)
+    for k, p in enumerate((1, 4)):
+        states = (over_its_width(taught.states[p]) - trainer.model.centre[k]) / trainer.model.spread[k]
+        torch.testing.assert_close(states.mean(0), torch.zeros(20).double(), rtol=0, atol=1e-5)
+        assert states.square().mean().item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_states_nobody_looks_at_are_not_computed(distiller, monkeypatch):
+    monkeypatch.setattr(Graphormer, "forward", None)
+    scales = distiller(alpha=0.0, beta=2.0, initial_stage=0.0).model
+    assert not scales.centre.any() and (scales.spread == 1).all()
 
 
 def test_the_initial_stage_has_no_task_loss(distiller, monkeypatch):

@@ -63,7 +63,7 @@ def compare(smiles: list[str]) -> tuple[Counter, dict[str, list[str]]]:
                 disagree("accepted alone", text)
             continue
         if not text:  # for RDKit a molecule without atoms
-            counts["empty"] += molecules.error[i] == ParseError.EMPTY
+            counts["empty"] += int(molecules.error[i] == ParseError.EMPTY)
             continue
         if not accepted:
             disagree("rejected alone", text)

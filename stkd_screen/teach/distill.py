@@ -65,11 +65,25 @@ def distill(
     return load_weights(run(trainer, folder, report, restart=restart))
 
 
-class Distillation(nn.Module):
-    """A student and the projections that compare it with its teacher (W_feat and W_attn of eq. 8 and 15)."""
+# Training molecules over which the states of the teacher are standardised.
+SAMPLE = 4096
 
-    def __init__(self, student: Student, teacher: Teacher, pairs: int) -> None:
+
+class Distillation(nn.Module):
+    """A student and the projections that compare it with its teacher (W_feat and W_attn of eq. 8 and 15).
+
+    Args:
+        centre, spread: (pairs, D_V) and (pairs,), see `Distiller.scales_of_states`.
+    """
+
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, student: Student, teacher: Teacher, centre: Tensor, spread: Tensor) -> None:
         super().__init__()
+        pairs = len(spread)
+        self.register_buffer("centre", centre)
+        self.register_buffer("spread", spread)
         self.student = student
         theirs, ours = teacher.model.config, student.config
         self.features = nn.ParameterList(
@@ -148,7 +162,33 @@ class Distiller(StudentTrainer):
     def build(self) -> nn.Module:
         student = starting_student(self.config, self.columns, self.start)
         self.pairs = layer_pairs(self.teacher, student, self.config.layer_pairs)
-        return Distillation(student, self.teacher, len(self.pairs))
+        return Distillation(student, self.teacher, *self.scales_of_states())
+
+    @torch.no_grad()
+    def scales_of_states(self) -> tuple[Tensor, Tensor]:
+        """Mean (pairs, D_V) and size of the deviations from it (pairs,) of the states that are compared.
+
+        Over a sample of the training molecules. Seven eighths of a state are the same for all molecules, so
+        without this a student that has learned nothing of a molecule has nearly all of the feature loss
+        behind it.
+        """
+        centre = torch.zeros(len(self.pairs), self.teacher.model.config.width)
+        spread = torch.ones(len(self.pairs))
+        if not (self.config.alpha or (self.config.initial_stage and self.config.initial_alpha)):
+            return centre, spread
+        rows = self.data.rows("train")
+        rows = np.random.default_rng(self.config.seed).choice(rows, min(SAMPLE, len(rows)), replace=False)
+        states: list[list[Tensor]] = [[] for _ in self.pairs]
+        for batch in np.array_split(rows, math.ceil(len(rows) / self.config.batch_size)):
+            graphs = graph_batch(self.data.molecules, self.data.needed_graphs(), batch)
+            taught = self.teacher.model(graphs.to(self.device))
+            for k, (p, _) in enumerate(self.pairs):
+                states[k].append(scale_free(taught.states[p].float()).cpu())
+        for k, parts in enumerate(states):
+            whole = torch.cat(parts)
+            centre[k] = whole.mean(0)
+            spread[k] = (whole - centre[k]).square().mean().sqrt()
+        return centre, spread
 
     def scales(self) -> list[Target]:
         """As for any student; a target without labels is scaled as the teacher scales it."""
@@ -194,8 +234,14 @@ class Distiller(StudentTrainer):
         terms |= self.fingerprint_terms(embedding, bits)
         if alpha:
             losses = [
-                feature_loss(scale_free(taught.states[p].float()), learned.states[q].float(), W_feat)
-                for (p, q), W_feat in zip(self.pairs, model.features, strict=True)
+                feature_loss(
+                    (scale_free(taught.states[p].float()) - centre) / spread,
+                    learned.states[q].float(),
+                    W_feat,
+                )
+                for (p, q), W_feat, centre, spread in zip(
+                    self.pairs, model.features, model.centre, model.spread, strict=True
+                )
             ]
             terms["feature"] = alpha * torch.stack(losses).sum()
         if beta:
