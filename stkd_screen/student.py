@@ -86,6 +86,7 @@ class Attention(nn.Module):
     def __init__(self, config: StudentConfig, biased: bool) -> None:
         super().__init__()
         self.heads = config.heads
+        self.key_width = config.width // config.heads  # K
         self.biased = biased
         self.dropout = config.dropout
         # Rows: Q, K, V and, where biased, Qb, Kb.
@@ -94,17 +95,17 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, row: Tensor, column: Tensor) -> Tensor:
         B, T, D = x.shape
-        projected = self.project(x).view(B, T, -1, self.heads, D // self.heads)
+        projected = self.project(x).view(B, T, -1, self.heads, self.key_width)
         q, k, v, *bias = projected.permute(2, 0, 3, 1, 4)  # each (B, H, T, K)
-        scale = 1.0 / math.sqrt(q.shape[-1])
+        scale = 1.0 / math.sqrt(self.key_width)
         if self.biased:
             q_bias, k_bias = bias
             q = torch.cat([q, q_bias * (row / scale)], dim=-1)  # (B, H, T, 2K)
             k = torch.cat([k, k_bias * column], dim=-1)
-            v = F.pad(v, (0, D // self.heads))
+            v = F.pad(v, (0, self.key_width))
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, scale=scale, dropout_p=dropout)
-        mixed = mixed[..., : D // self.heads]
+        mixed = mixed[..., : self.key_width]
         return self.out(mixed.transpose(1, 2).reshape(B, T, D))
 
     def virtual(self, x: Tensor) -> Tensor:
@@ -204,6 +205,12 @@ class Student(nn.Module):
             for name, parameter in self.named_parameters():
                 if name.endswith(("attention.out.weight", "feed_forward.2.weight")):
                     parameter.mul_(1.0 / math.sqrt(2 * len(self.layers)))
+            # Eq. 10 does not scale the biases; they start as large as the scaled products beside them.
+            for layer in cast(list[Layer], self.layers):
+                if layer.attention.biased:
+                    layer.attention.project.weight[3 * self.config.width :].mul_(
+                        layer.attention.key_width**-0.25
+                    )
             self.table[NOTHING] = 0.0
             self.table[ENVIRONMENT_1:] = 0.0  # a hash that no training molecule had then says nothing
             if self.fingerprint is not None:
