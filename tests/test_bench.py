@@ -1,7 +1,6 @@
 """The measurement of speed: not how fast, but whether it is told whole, and of what was measured."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,7 +187,3 @@ def test_no_room_for_temporary_files(toy, library, monkeypatch, tmp_path):
 def test_options_before_a_subcommand_are_refused():
     ran = CliRunner().invoke(app, ["bench", "--model", "x", "search", "sets"], env={"COLUMNS": "200"})
     assert ran.exit_code == 2 and "--model is given before 'search'; give it after" in ran.stderr
-
-
-def test_the_library_of_the_package_is_there():
-    assert Path(EXAMPLE_LIBRARY).is_file()
