@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from stkd_screen.errors import StkdError, StkdWarning
-from stkd_screen.forward import ForwardPass
+from stkd_screen.forward import ForwardPass, Result
 from stkd_screen.output import OutputOptions, result_table
 from stkd_screen.records import Records
 from stkd_screen.smiles import Molecules, pretransform
@@ -59,7 +59,7 @@ class Encoder:
         self.window = WINDOW[self.device.type]
         self.student = weights.student.to(self.device).eval()
         compile = self.device.type == "cuda" if compile is None else compile
-        self._forward = ForwardPass(self.student, batch_tokens, compile)
+        self.forward = ForwardPass(self.student, batch_tokens, compile)
         self._finite_seen = False
 
     def encode(self, molecules: Molecules) -> Encoded:
@@ -68,11 +68,23 @@ class Encoder:
         Raises:
             StkdError: the model gives no finite value at all, or see `ForwardPass`.
         """
+        return self.in_order(len(molecules), self.forward.batches(molecules))
+
+    def in_order(self, count: int, results: Iterable[Result]) -> Encoded:
+        """Results of batches, put back in input order: `encode` without the forward pass.
+
+        Args:
+            count: R, rows of the input.
+            results: as `ForwardPass.batches` gives them.
+
+        Raises:
+            StkdError: none of them is finite.
+        """
         config = self.student.config
-        embedding = np.full((len(molecules), config.embedding_width), np.nan, np.float32)
-        prediction = np.full((len(molecules), config.targets), np.nan, np.float32)
+        embedding = np.full((count, config.embedding_width), np.nan, np.float32)
+        prediction = np.full((count, config.targets), np.nan, np.float32)
         encoded = finite = 0
-        for rows, states, standardised in self._forward.batches(molecules):
+        for rows, states, standardised in results:
             embedding[rows], prediction[rows] = states, standardised
             encoded += len(rows)
             finite += int(np.isfinite(standardised).all(axis=1).sum())

@@ -24,6 +24,7 @@ BATCH_TOKENS = {"cpu": 1024, "cuda": 262_144}
 # Tokens after which freed memory is given back, on a CPU.
 FREED_AFTER = 8192
 
+T = TypeVar("T")
 R = TypeVar("R")
 Result = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows, embeddings, standardised predictions
 
@@ -63,21 +64,31 @@ class ForwardPass:
         Warns:
             StkdWarning: a batch had to be halved, or torch.compile failed.
         """
-        counts = token_counts(molecules, surroundings=self._student.config.surroundings)
-        rows = np.flatnonzero(counts) if rows is None else rows
+        counts = self.token_counts(molecules)
 
         def run(batch: np.ndarray) -> list[Result]:
             return self._in_parts(molecules, batch, int(counts[batch[0]]))
 
-        batches = equal_length_batches(counts, rows, self._most_molecules)
-        results = map(run, batches) if self._threads == 1 else in_threads(run, batches, self._threads)
         done = 0
-        for parts in results:
+        for parts in self.each(run, self.split(counts, rows)):
             yield from parts
             done += sum(len(part) * int(counts[part[0]]) for part, _, _ in parts)
             if done > FREED_AFTER:
                 release_freed_memory()
                 done = 0
+
+    def token_counts(self, molecules: Molecules) -> np.ndarray:
+        """Tokens of each row, as this student reads it: (R,) int64, 0 where there is no molecule."""
+        return token_counts(molecules, surroundings=self._student.config.surroundings)
+
+    def split(self, counts: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        """The rows of each batch, by their token counts; by default of all rows that have any."""
+        rows = np.flatnonzero(counts) if rows is None else rows
+        return equal_length_batches(counts, rows, self._most_molecules)
+
+    def each(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """`function` of each item, in their order, in as many threads as batches are computed in."""
+        return map(function, items) if self._threads == 1 else in_threads(function, items, self._threads)
 
     def _in_parts(self, molecules: Molecules, batch: np.ndarray, tokens: int) -> list[Result]:
         """The results of a batch, in as many parts as the memory asks for."""
@@ -122,12 +133,25 @@ class ForwardPass:
             torch.cuda.empty_cache()
         return None
 
-    @torch.inference_mode()
     def _results(self, molecules: Molecules, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        arrays = lay_out(molecules, batch, surroundings=self._student.config.surroundings)
+        return self.to_host(self.run(self.to_device(self.lay_out(molecules, batch))))
+
+    def lay_out(self, molecules: Molecules, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens (B, T, entries) and the numbers of atoms (B,) of a batch."""
+        return lay_out(molecules, batch, surroundings=self._student.config.surroundings)
+
+    def to_device(self, arrays: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, Tensor]:
         tokens, n_atoms = (torch.from_numpy(array).to(self.device) for array in arrays)
+        return tokens, n_atoms
+
+    @torch.inference_mode()
+    def run(self, tensors: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, E) and standardised predictions (B, targets), on the device."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            states, prediction = self._run(tokens, n_atoms)
+            return self._run(*tensors)
+
+    def to_host(self, results: tuple[Tensor, Tensor]) -> tuple[np.ndarray, np.ndarray]:
+        states, prediction = results
         return states.float().cpu().numpy(), prediction.float().cpu().numpy()
 
     def _halve(self, molecules: int, tokens: int) -> None:
@@ -148,7 +172,7 @@ class ForwardPass:
             )
 
 
-def in_threads(function: Callable[[np.ndarray], R], items: Iterable[np.ndarray], threads: int) -> Iterator[R]:
+def in_threads(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
     """`function` of each item, in their order, by so many threads, each of which computes with a single one.
 
     Many small tensors go through torch faster this way than one after another with all threads on each.

@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "stkd_screen"
 # Each layer may import from those below it, not from those above.
 LAYERS = [
     ["cli"],
+    ["speed"],
     ["embed", "verify", "teach", "search"],
     ["windows"],
     ["encoder", "parts"],
@@ -27,7 +28,7 @@ ALLOWED = {
     "numba": {"smiles"},
     "faiss": {"search"},
     "rdkit": {"search", "teach"},
-    "torch": {"student", "encoder", "forward", "weights", "teach"},
+    "torch": {"background", "student", "encoder", "forward", "weights", "teach", "speed"},
     "matplotlib": {"teach"},
     "safetensors": {"weights", "teach"},
 }

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from stkd_screen import load
+from stkd_screen.speed.measure import measure
 
 pytestmark = [
     pytest.mark.gpu,
@@ -29,3 +30,13 @@ def test_no_graph_is_compiled_anew_over_a_mixed_library(toy):
     encoder.embed(SMILES)
     with torch._dynamo.config.patch(error_on_recompile=True):
         encoder.embed([*SMILES[::-1], "CC.CC", "C1CC", "c1ccc2ccccc2c1"])
+
+
+def test_bench_measures_a_gpu(toy, tmp_path):
+    (tmp_path / "library.smi").write_text("\n".join(SMILES))
+    speed = measure([tmp_path / "library.smi"], toy.weights, "cuda", molecules=5 * len(SMILES), repeats=2)
+    assert (speed.device, speed.dtype) == ("cuda", "bfloat16")
+    assert speed.machine["gpu"] == torch.cuda.get_device_name()
+    assert speed.peak_gpu_memory_mb > 0 and speed.startup_seconds["first_forward"] > 0
+    assert all(stage.seconds > 0 for stage in speed.stages.values())
+    assert 0 < speed.matmul_share < 1

@@ -1,4 +1,4 @@
-"""What is installed is what was tested: the wheel holds the weights."""
+"""What is installed is what was tested: the wheel holds the weights and a library."""
 
 import subprocess
 import sys
@@ -22,3 +22,4 @@ def test_the_wheel_holds_the_shipped_weights_with_their_cards(tmp_path):
     for model in shipped_names():
         for file in ("model.safetensors", "config.json", "README.md"):
             assert f"stkd_screen/_weights/{model}/{file}" in names
+    assert "stkd_screen/_examples/library.smi.gz" in names  # for `bench` and `distill` without arguments

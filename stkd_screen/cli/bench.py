@@ -12,11 +12,78 @@ if TYPE_CHECKING:
     import polars as pl
     from rich.table import Table
 
-app = typer.Typer(
-    help="Measurements: how good the similarity search of a model is.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-)
+app = typer.Typer(invoke_without_command=True, rich_markup_mode="markdown")
+
+
+@app.callback()
+def speed(
+    context: typer.Context,
+    library: Annotated[
+        list[str] | None,
+        typer.Option(help="Input of embed, may be given again. [default: 10,000 molecules of the package]"),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Shipped model name or weights folder.")] = "small",
+    device: Device = "auto",
+    molecules: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many, from the first on. [default: what a minute is enough for]"),
+    ] = None,
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens in one forward pass. [default: by device]")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Measurements of which the median counts.")] = 3,
+    compare: Annotated[
+        Path | None, typer.Option(help="File that an earlier bench printed to: show it beside this one.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print nothing but the JSON line.")] = False,
+) -> None:
+    """How fast this machine embeds and where the time goes; `bench search`: how good a model's search is.
+
+    Takes molecules of a library through `embed`, and through each of its stages alone: about two minutes.
+
+        stkd-screen bench --library zinc.smi.gz
+    """
+    if context.invoked_subcommand is not None:
+        _refuse_options(context)
+        return
+    from dataclasses import asdict
+
+    from stkd_screen.cli.display import Terminal
+    from stkd_screen.cli.speed import earlier, show
+    from stkd_screen.speed.measure import measure
+    from stkd_screen.speed.result import differences
+    from stkd_screen.teach.example import EXAMPLE_LIBRARY
+
+    console = Terminal(stderr=True, quiet=json_output)
+    before = earlier(compare) if compare else None
+    with console.status("starting") as status:
+        speed = measure(
+            library or [EXAMPLE_LIBRARY],
+            model,
+            device,
+            molecules=molecules,
+            batch_tokens=batch_tokens,
+            repeats=repeats,
+            report=status.update,
+        )
+    result = asdict(speed)
+    show(console, result, before)
+    if before:
+        result["compared"] = {
+            "file": str(compare),
+            "differences": differences(before, result),
+            "end_to_end_ratio": result["end_to_end"] / before["end_to_end"],
+        }
+    typer.echo(json.dumps(result))
+
+
+def _refuse_options(context: typer.Context) -> None:
+    """Those that stand before a subcommand would be passed over without a word."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            option, command = parameter.opts[0], context.invoked_subcommand
+            raise typer.BadParameter(f"{option} is given before {command!r}; give it after", ctx=context)
 
 
 @app.command("search")

@@ -1,4 +1,4 @@
-"""The shipped library without labels, for a first try of distillation."""
+"""The shipped library without labels, for a first try of distillation and of speed."""
 
 from pathlib import Path
 
