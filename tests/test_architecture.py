@@ -28,7 +28,7 @@ ALLOWED = {
     "numba": {"smiles"},
     "faiss": {"search"},
     "rdkit": {"search", "teach"},
-    "torch": {"background", "student", "encoder", "forward", "weights", "teach", "speed"},
+    "torch": {"student", "encoder", "forward", "weights", "teach", "speed"},
     "matplotlib": {"teach"},
     "safetensors": {"weights", "teach"},
 }
