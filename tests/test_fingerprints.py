@@ -25,10 +25,11 @@ from stkd_screen.student import PRESETS
 from stkd_screen.teach.distill import Distiller, distill
 from stkd_screen.teach.fingerprints import fingerprint_loss, fingerprint_targets, fit_fingerprint_basis
 from stkd_screen.teach.labelled import LabelledMolecules, joined
-from stkd_screen.teach.loop import Report
+from stkd_screen.teach.loop import run
 from stkd_screen.teach.teach import teach
-from stkd_screen.teach.teacher import Teacher, load_teacher
-from stkd_screen.teach.train import TrainConfig, needs_graphs, starting_student, train
+from stkd_screen.teach.teacher import Teacher, load_teacher, predict
+from stkd_screen.teach.train import StudentTrainer, TrainConfig, needs_graphs, starting_student, train
+from stkd_screen.teach.trainer import Progress
 from stkd_screen.weights import FingerprintBasis, load_weights
 
 WIDTH = 12
@@ -137,25 +138,42 @@ def test_the_embedding_learns_the_fingerprint_of_molecules_it_never_saw(learned,
     assert weights.metrics["test"]["toy.weight"]["r2"] > 0.5
 
 
+class Killed(Exception):
+    pass
+
+
+def kill(progress: Progress) -> None:
+    """After an evaluation, where there is a checkpoint."""
+    if progress.valid and progress.step >= 10:
+        raise Killed
+
+
 def test_a_killed_run_goes_on_to_the_same_bits(data, teacher, tmp_path):
-    class Killed(Exception):
-        pass
-
-    def kill(progress) -> None:
-        if progress.step >= 10:
-            raise Killed
-
     config = replace(LEARNING, epochs=2, kekule=0.5)
     unbroken = distill(data, teacher, config, tmp_path / "unbroken")
     with pytest.raises(Killed):
-        distill(data, teacher, config, tmp_path / "broken", run_report(kill))
+        distill(data, teacher, config, tmp_path / "broken", kill)
     resumed = distill(data, teacher, config, tmp_path / "broken")
     assert unbroken.sha256 == resumed.sha256
 
 
-def run_report(report: Report) -> Report:
-    """After evaluations alone, where there is a checkpoint."""
-    return lambda progress: report(progress) if progress.valid else None
+def test_a_checkpoint_brings_its_components(data, tmp_path, monkeypatch):
+    """Found anew they may differ: by rounding on another machine, as here by far."""
+    config = TrainConfig(preset="tiny", epochs=2, batch_size=16)
+    unbroken = train(data, config, tmp_path / "unbroken")
+    with pytest.raises(Killed):
+        train(data, config, tmp_path / "broken", kill)
+    other = fit_fingerprint_basis(data.needed_graphs(), data.rows("test"), WIDTH)
+    assert not torch.equal(other.mean, unbroken.fingerprints.mean)
+    monkeypatch.setattr(
+        "stkd_screen.teach.train.fit_fingerprint_basis", lambda *_: pytest.fail("fitted again")
+    )
+    trainer = StudentTrainer(data, config)
+    trainer.fingerprints = other
+    resumed = load_weights(run(trainer, tmp_path / "broken", lambda progress: None))
+    for name, tensor in vars(unbroken.fingerprints).items():
+        assert torch.equal(tensor, vars(resumed.fingerprints)[name])
+    assert unbroken.sha256 == resumed.sha256
 
 
 def test_going_on_keeps_the_components(learned, data, teacher, tmp_path):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -68,12 +69,12 @@ class StudentTrainer(Trainer):
         self._begun = Written(data.molecules, np.empty(0, np.int16))
         self.start = load_weights(config.start) if config.start is not None else None
         super().__init__(data, config)
-        self.fingerprints = self._fingerprint_basis()
 
     def build(self) -> nn.Module:
         return starting_student(self.config, self.columns, self.start)
 
-    def _fingerprint_basis(self) -> FingerprintBasis | None:
+    @cached_property  # a checkpoint brings its own, and fitting takes time
+    def fingerprints(self) -> FingerprintBasis | None:
         """What the fingerprint head learns, if there is one: what its start learned, or else new components.
 
         New ones are of the molecules without labels, where there are any: a library, like what is searched.
