@@ -14,6 +14,7 @@ from conftest import TOY_TRAINING
 from stkd_screen.errors import StkdError, TrainingError
 from stkd_screen.smiles.tokens import MAX_ATOMS, random_positions
 from stkd_screen.student import PRESETS
+from stkd_screen.teach.checkpoint import write_checkpoint
 from stkd_screen.teach.evaluate import evaluate_model, predict
 from stkd_screen.teach.losses import task_loss
 from stkd_screen.teach.tables import read_labelled
@@ -61,6 +62,17 @@ def kill_after(seconds_or_steps):
     return report
 
 
+def stop_at(step, write):
+    """A writer of checkpoints that dies after the one of that step."""
+
+    def write_and_die(path, identity, state):
+        write(path, identity, state)
+        if state["counters"]["step"] == step:
+            raise Killed
+
+    return write_and_die
+
+
 @pytest.mark.parametrize(("random_orders", "dropout"), [(0.0, 0.0), (0.5, 0.1)])
 def test_a_killed_run_resumes_to_the_same_bits(toy, tmp_path, monkeypatch, random_orders, dropout):
     monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], dropout=dropout))
@@ -71,7 +83,7 @@ def test_a_killed_run_resumes_to_the_same_bits(toy, tmp_path, monkeypatch, rando
     assert len(StudentTrainer(data, config).epoch_batches(0)) == 17
     unbroken = train(data, config, tmp_path / "unbroken")
 
-    for step in (7, 35, 70):
+    for step in (7, 35, 70, 85):  # the last one, too
         with pytest.raises(Killed):
             train(data, config, tmp_path / "broken", kill_after(step))
     assert (tmp_path / "broken" / "checkpoint.pt").is_file()
@@ -123,6 +135,19 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(toy, tmp
 def test_a_run_may_be_made_longer_when_it_goes_on(toy, tmp_path):
     data = start_a_run(toy, tmp_path)
     assert train(data, replace(TOY_TRAINING, epochs=3), tmp_path).training["epochs"] == 3
+
+
+def test_a_run_may_be_made_shorter_when_it_goes_on(toy, tmp_path, monkeypatch):
+    """Even if it was killed beyond its new end, before its first evaluation."""
+    data, config = read_labelled([toy.table], toy.columns), replace(TOY_TRAINING, epochs=5)
+    with monkeypatch.context() as patch:
+        patch.setattr("stkd_screen.teach.loop.CHECKPOINT_SECONDS", -1)  # a checkpoint after each step
+        patch.setattr(Trainer, "evaluation_is_due", lambda self: False)
+        patch.setattr("stkd_screen.teach.loop.write_checkpoint", stop_at(20, write_checkpoint))
+        with pytest.raises(Killed):
+            train(data, config, tmp_path)
+    weights = train(data, replace(config, epochs=1), tmp_path)
+    assert weights.training["steps"] == 20 and weights.metrics["valid"]
 
 
 @pytest.mark.parametrize("killed_at", [None, 50, 90])

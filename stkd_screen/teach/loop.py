@@ -42,8 +42,8 @@ def run(trainer: Trainer, folder: Path, report: Report, *, restart: bool = False
     started = time.perf_counter() - trainer.seconds
     reported = saved = trainer.seconds
     with closing(in_background(trainer.remaining_batches(), depth=4)) as batches:
-        for batch in batches:
-            trainer.train_step(batch)
+        while trainer.step < trainer.total_steps:  # none is left to a run that was killed after its last one
+            trainer.train_step(next(batches))
             trainer.seconds = time.perf_counter() - started
             trainer.fix_total_steps()
             valid = better = None
@@ -59,8 +59,8 @@ def run(trainer: Trainer, folder: Path, report: Report, *, restart: bool = False
             if valid or trainer.seconds - reported > 1.0:
                 reported = trainer.seconds
                 report(trainer.progress(valid))
-            if trainer.step >= trainer.total_steps:
-                break
+    if not trainer.best_model:  # made so short, when it went on, that no evaluation was left
+        trainer.evaluate()
     trainer.finish(folder)
     write_curves(folder, trainer.history)
     checkpoint.unlink()
