@@ -15,11 +15,12 @@ from stkd_screen.errors import StkdError, TrainingError
 from stkd_screen.smiles.tokens import MAX_ATOMS, random_positions
 from stkd_screen.student import PRESETS
 from stkd_screen.teach.checkpoint import write_checkpoint
+from stkd_screen.teach.distill import DistillConfig
 from stkd_screen.teach.evaluate import evaluate_model, predict
 from stkd_screen.teach.losses import task_loss
 from stkd_screen.teach.tables import read_labelled
 from stkd_screen.teach.targets import HARTREE_IN_EV, TargetColumn
-from stkd_screen.teach.train import StudentTrainer, train
+from stkd_screen.teach.train import StudentTrainer, TrainConfig, train
 from stkd_screen.teach.trainer import Trainer
 from stkd_screen.weights import load_weights
 
@@ -123,6 +124,14 @@ def test_finished_weights_are_replaced_only_when_told(toy, tmp_path):
     with pytest.raises(TrainingError, match="holds finished weights.*--restart"):
         train(data, config, tmp_path)
     train(data, config, tmp_path, restart=True)
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, DistillConfig])
+def test_a_preset_brings_its_recipe_and_options_go_before_it(kind):
+    large = kind.of("large", batch_size=1024)
+    assert (large.batch_size, large.learning_rate) == (1024, 3e-4)
+    assert kind.of("paper").weight_decay == 1e-5
+    assert kind.of("small") == kind(preset="small")
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(toy, tmp_path):

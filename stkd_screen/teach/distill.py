@@ -22,13 +22,13 @@ from stkd_screen.teach.losses import attention_loss, feature_loss, knowledge_mix
 from stkd_screen.teach.structure import graph_batch
 from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.teach.teacher import Teacher, predict
-from stkd_screen.teach.train import PAPER, StudentTrainer, TrainConfig, starting_student
+from stkd_screen.teach.train import StudentTrainer, TrainConfig, starting_student
 from stkd_screen.weights import Target, Weights, in_units, load_weights
 
 
 @dataclass(frozen=True)
 class DistillConfig(TrainConfig):
-    """How a student is distilled. The weights of the terms are those of eq. 16."""
+    """How a student is distilled. The weights of the terms are those of eq. 16, by default as in table 6."""
 
     alpha: float = 0.5  # of the feature loss
     beta: float = 2.0  # of the attention loss
