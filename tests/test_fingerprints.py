@@ -219,6 +219,26 @@ def test_a_teacher_looked_at_from_outside_speaks_once(data, teacher):
     assert terms[0]["soft"] > 0
 
 
+def test_what_the_teacher_says_once_is_part_of_the_budget(data, teacher, tmp_path, monkeypatch):
+    now = 0.0
+
+    def clock():
+        nonlocal now
+        now += 0.1  # seconds from one look to the next
+        return now
+
+    def slow_prediction(*arguments):
+        nonlocal now
+        now += 20
+        return predict(*arguments)
+
+    monkeypatch.setattr("time.perf_counter", clock)
+    monkeypatch.setattr("stkd_screen.teach.distill.predict", slow_prediction)
+    config = replace(LEARNING, epochs=100_000, max_minutes=0.5, soft=0.5)
+    # Ten seconds of the half minute are left, 100 steps; a share of them is kept for evaluations.
+    assert 85 <= distill(data, teacher, config, tmp_path).training["steps"] <= 100
+
+
 def test_a_molecule_that_rdkit_reads_otherwise_has_no_bits():
     _, graphs, failures = read(["CC", "C1CC", "CCO"])
     assert [*failures] == [1] and Chem.MolFromSmiles("C1CC") is None
