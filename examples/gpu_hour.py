@@ -5,8 +5,9 @@
 
 Trains a teacher, distils the students from it and measures all of them on the test split. Made for a rented
 GPU: it needs neither RDKit nor the tables, keeps to the time, goes on where it was stopped when it is started
-again, and leaves in the output folder one folder for each model (weights, card, learning curves) and
-figures.json. On a CPU choose small presets: --teacher-preset slim --students small.
+again (a model that is finished is taken as it is), and leaves in the output folder one folder for each model
+(weights, card, learning curves) and figures.json. On a CPU choose small presets: --teacher-preset slim
+--students small.
 """
 
 import argparse
@@ -16,9 +17,12 @@ from pathlib import Path
 
 from stkd_screen.encoder import choose_device
 from stkd_screen.teach.distill import DistillConfig, distill
+from stkd_screen.teach.loop import is_finished
 from stkd_screen.teach.prepared import load_prepared
 from stkd_screen.teach.teach import TeachConfig, teach
+from stkd_screen.teach.teacher import load_teacher
 from stkd_screen.teach.trainer import Progress
+from stkd_screen.weights import load_weights
 
 # How the time is shared; loading and the last evaluations take the rest.
 TEACHER_SHARE, STUDENTS_SHARE = 0.45, 0.5
@@ -45,12 +49,22 @@ def main() -> None:
     common = {"epochs": EPOCHS, "batch_size": arguments.batch_size, "device": device}
     print(f"{len(data.molecules):,} molecules, {device}")
 
-    teacher_config = TeachConfig.of(
-        arguments.teacher_preset, **common, max_minutes=arguments.minutes * TEACHER_SHARE
-    )
-    teacher = teach(data, teacher_config, arguments.output / "teacher", show("teacher"))
+    folder = arguments.output / "teacher"
+    if is_finished(folder):
+        print(f"{folder} is finished")
+        teacher = load_teacher(folder)
+    else:
+        teacher_config = TeachConfig.of(
+            arguments.teacher_preset, **common, max_minutes=arguments.minutes * TEACHER_SHARE
+        )
+        teacher = teach(data, teacher_config, folder, show("teacher"))
     figures = {"teacher": teacher.metrics}
     for preset in arguments.students:
+        folder = arguments.output / preset
+        if is_finished(folder):
+            print(f"{folder} is finished")
+            figures[preset] = load_weights(folder).metrics
+            continue
         minutes = arguments.minutes * STUDENTS_SHARE / len(arguments.students)
         config = DistillConfig.of(
             preset,
@@ -60,8 +74,7 @@ def main() -> None:
             kekule=arguments.kekule,
             **RECIPE,
         )
-        weights = distill(data, teacher, config, arguments.output / preset, show(preset))
-        figures[preset] = weights.metrics
+        figures[preset] = distill(data, teacher, config, folder, show(preset)).metrics
     (arguments.output / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(figures))
 

@@ -175,8 +175,10 @@ class _Run:
         read = ((records, self.reader.bytes_read, self.reader.fault) for records in self.reader)
         with closing(in_background(read)) as batches:
             stored = StoredRecords(self.output, manifest)
-            pass_over(batches, manifest.rows, stored, self.limit, self.should_stop, self._passed)
-            ending = Ending(stopped=self.should_stop())
+            fault_before = pass_over(
+                batches, manifest.rows, stored, self.limit, self.should_stop, self._passed
+            )
+            ending = Ending(stopped=self.should_stop(), input_fault=fault_before)
             encoded = encode(
                 batches,
                 manifest.rows,

@@ -38,7 +38,7 @@ class Ending:
     """Why the windows of a run came to an end, if not because the input did."""
 
     stopped: bool = False  # it was asked for
-    input_fault: str | None = None  # a damaged input, after rows that could be read
+    input_fault: str | None = None  # what is wrong with the inputs up to there, if anything
     fault: Exception | None = None  # to be raised once the rows before it are safe
 
 
@@ -49,7 +49,7 @@ def pass_over(
     limit: int | None,
     should_stop: Callable[[], bool],
     report: Callable[[int, int], None],
-) -> None:
+) -> str | None:
     """Take the batches of the records that are done, and see that they are the ones that are stored.
 
     Args:
@@ -60,12 +60,15 @@ def pass_over(
         should_stop: asked after each batch.
         report: called with the records passed and the raw bytes read.
 
+    Returns:
+        What is wrong with the inputs before the end of those records.
+
     Raises:
         InputError: they are others, or there are fewer.
     """
-    row = 0
+    row, fault_before = 0, None
     while row < done and not should_stop():
-        records, bytes_read, _ = next(batches, (None, 0, None))
+        records, bytes_read, fault_before = next(batches, (None, 0, None))
         if records is None:
             raise InputError(f"the input ends after {row:,} records, but {done:,} are done; {_CHANGED}")
         rest = records.head(done - row)
@@ -76,6 +79,7 @@ def pass_over(
             )
         row += len(rest)
         report(row, bytes_read)
+    return fault_before
 
 
 _CHANGED = "the input was changed since: give the one it was, another -o, or --restart to begin anew"
@@ -102,13 +106,14 @@ def encode(
         limit: most records of the whole input.
         strict: end before the first window that has a bad record in it.
         should_stop: asked after each window.
-        ending: filled in at the end.
+        ending: filled in; its input fault is at first that of the records before `row`.
     """
     try:
         while row != limit and not ending.stopped:
             records, bytes_read, fault_before = next(batches, (None, 0, None))
             if records is None:
                 return
+            ending.input_fault = fault_before
             if limit is not None:
                 records = records.head(limit - row)
             table, bad = encoder.table(records, options, first_row=row)
@@ -117,8 +122,6 @@ def encode(
                 return
             yield Window(table, bad, bytes_read)
             row += len(records)
-            if row == limit:
-                ending.input_fault = fault_before
             ending.stopped = should_stop()
     except InputError as fault:
         if row:

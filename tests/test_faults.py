@@ -421,7 +421,6 @@ def figures_out(text):
 
 def documented(name, says, code):
     """The row of a fault in the docs has these words and this exit status."""
-    return True
     row = next(line for line in DOCS.read_text().splitlines() if line.startswith(f"| {name} |"))
     _, _, seen, _, status, _ = re.split(r"(?<!\\)\|", row)
     assert status.strip() == str(code)

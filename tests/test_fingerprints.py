@@ -25,10 +25,11 @@ from stkd_screen.student import PRESETS
 from stkd_screen.teach.distill import Distiller, distill
 from stkd_screen.teach.fingerprints import fingerprint_loss, fingerprint_targets, fit_fingerprint_basis
 from stkd_screen.teach.labelled import LabelledMolecules, joined
-from stkd_screen.teach.loop import Report
+from stkd_screen.teach.loop import run
 from stkd_screen.teach.teach import teach
-from stkd_screen.teach.teacher import Teacher, load_teacher
-from stkd_screen.teach.train import TrainConfig, needs_graphs, starting_student, train
+from stkd_screen.teach.teacher import Teacher, load_teacher, predict
+from stkd_screen.teach.train import StudentTrainer, TrainConfig, needs_graphs, starting_student, train
+from stkd_screen.teach.trainer import Progress
 from stkd_screen.weights import FingerprintBasis, load_weights
 
 WIDTH = 12
@@ -55,7 +56,7 @@ def teacher(data, tmp_path_factory) -> Teacher:
     return load_teacher(folder)
 
 
-LEARNING = replace(DISTILLING, epochs=25, fingerprint=2.0, alpha=0.0, beta=0.0, initial_stage=0.0)
+LEARNING = replace(DISTILLING, epochs=35, fingerprint=2.0, alpha=0.0, beta=0.0, initial_stage=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -137,25 +138,42 @@ def test_the_embedding_learns_the_fingerprint_of_molecules_it_never_saw(learned,
     assert weights.metrics["test"]["toy.weight"]["r2"] > 0.5
 
 
+class Killed(Exception):
+    pass
+
+
+def kill(progress: Progress) -> None:
+    """After the first evaluation, where there is a checkpoint."""
+    if progress.valid:
+        raise Killed
+
+
 def test_a_killed_run_goes_on_to_the_same_bits(data, teacher, tmp_path):
-    class Killed(Exception):
-        pass
-
-    def kill(progress) -> None:
-        if progress.step >= 10:
-            raise Killed
-
     config = replace(LEARNING, epochs=2, kekule=0.5)
     unbroken = distill(data, teacher, config, tmp_path / "unbroken")
     with pytest.raises(Killed):
-        distill(data, teacher, config, tmp_path / "broken", run_report(kill))
+        distill(data, teacher, config, tmp_path / "broken", kill)
     resumed = distill(data, teacher, config, tmp_path / "broken")
     assert unbroken.sha256 == resumed.sha256
 
 
-def run_report(report: Report) -> Report:
-    """After evaluations alone, where there is a checkpoint."""
-    return lambda progress: report(progress) if progress.valid else None
+def test_a_checkpoint_brings_its_components(data, tmp_path, monkeypatch):
+    """Found anew they may differ: by rounding on another machine, as here by far."""
+    config = TrainConfig(preset="tiny", epochs=2, batch_size=16)
+    unbroken = train(data, config, tmp_path / "unbroken")
+    with pytest.raises(Killed):
+        train(data, config, tmp_path / "broken", kill)
+    other = fit_fingerprint_basis(data.needed_graphs(), data.rows("test"), WIDTH)
+    assert not torch.equal(other.mean, unbroken.fingerprints.mean)
+    monkeypatch.setattr(
+        "stkd_screen.teach.train.fit_fingerprint_basis", lambda *_: pytest.fail("fitted again")
+    )
+    trainer = StudentTrainer(data, config)
+    trainer.fingerprints = other
+    resumed = load_weights(run(trainer, tmp_path / "broken", lambda progress: None))
+    for name, tensor in vars(unbroken.fingerprints).items():
+        assert torch.equal(tensor, vars(resumed.fingerprints)[name])
+    assert unbroken.sha256 == resumed.sha256
 
 
 def test_going_on_keeps_the_components(learned, data, teacher, tmp_path):
@@ -199,6 +217,26 @@ def test_a_teacher_looked_at_from_outside_speaks_once(data, teacher):
         terms.append(trainer.loss_terms(batch))
     torch.testing.assert_close(terms[0]["soft"], terms[1]["soft"], rtol=1e-5, atol=1e-6)
     assert terms[0]["soft"] > 0
+
+
+def test_what_the_teacher_says_once_is_part_of_the_budget(data, teacher, tmp_path, monkeypatch):
+    now = 0.0
+
+    def clock():
+        nonlocal now
+        now += 0.1  # seconds from one look to the next
+        return now
+
+    def slow_prediction(*arguments):
+        nonlocal now
+        now += 20
+        return predict(*arguments)
+
+    monkeypatch.setattr("time.perf_counter", clock)
+    monkeypatch.setattr("stkd_screen.teach.distill.predict", slow_prediction)
+    config = replace(LEARNING, epochs=100_000, max_minutes=0.5, soft=0.5)
+    # Ten seconds of the half minute are left, 100 steps; a share of them is kept for evaluations.
+    assert 85 <= distill(data, teacher, config, tmp_path).training["steps"] <= 100
 
 
 def test_a_molecule_that_rdkit_reads_otherwise_has_no_bits():

@@ -1,6 +1,7 @@
 """The script for an hour on a GPU: tiny settings, on a CPU, without the libraries it does not need."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,9 +31,22 @@ def test_it_leaves_teacher_students_and_figures(toy, tmp_path):
     command = [sys.executable, "-c", RUN_WITHOUT, str(SCRIPT), str(tmp_path / "toy.prepared")]
     command += ["-o", str(tmp_path / "out"), "--minutes", "0.1", "--teacher-preset", "tiny"]
     command += ["--students", "tiny", "--batch-size", "16", "--device", "cpu"]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    figures = json.loads((tmp_path / "out" / "figures.json").read_text())
+
+    def figures_of_a_run():
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        return json.loads((tmp_path / "out" / "figures.json").read_text())
+
+    figures = figures_of_a_run()
     assert figures["teacher"] == load_teacher(tmp_path / "out" / "teacher").metrics
     assert figures["tiny"] == load_weights(tmp_path / "out" / "tiny").metrics
     assert figures["tiny"]["test"]["toy.weight"]["r2"] > 0
+    # Stopped after the teacher and started again: the same teacher, and a student of it.
+    teacher = load_teacher(tmp_path / "out" / "teacher").sha256
+    shutil.rmtree(tmp_path / "out" / "tiny")
+    assert figures_of_a_run()["teacher"] == figures["teacher"]
+    student = load_weights(tmp_path / "out" / "tiny")
+    assert student.training["teacher"]["sha256"] == teacher
+    # Nothing left to do.
+    assert figures_of_a_run()["tiny"] == student.metrics
+    assert load_weights(tmp_path / "out" / "tiny").sha256 == student.sha256

@@ -337,6 +337,41 @@ def test_a_second_run_on_one_output_is_refused(encoder, library, tmp_path):
         assert seen[-1] == 100 and len(rows(output)) == 100
 
 
+def damaged_inputs(folder, order):
+    """An input that can be read to its 63rd record, one that cannot be read at all and a sound one."""
+    text = "".join(LINES).encode()
+    (folder / "cut.smi.gz").write_bytes(gzip.compress(text)[:-100])
+    (folder / "empty.smi.gz").write_bytes(b"")
+    (folder / "sound.smi").write_bytes(text)
+    return [next(folder.glob(f"{name}.*")) for name in order.split()]
+
+
+@pytest.mark.parametrize(
+    ("order", "limit"),
+    [
+        ("cut sound", None),
+        ("cut sound", 75),
+        ("empty cut sound", 20),
+        ("cut", 63),  # the limit is met first
+        ("cut", 64),
+        ("sound cut", 100),  # and here, too
+    ],
+)
+@pytest.mark.filterwarnings("ignore::stkd_screen.errors.StkdWarning")
+def test_a_resumed_run_tells_of_damaged_inputs_as_an_unbroken_one(encoder, tmp_path, order, limit):
+    """Stopped after the first window, in the middle, or when the last row was safe already."""
+    inputs = damaged_inputs(tmp_path, order)
+    windows = []
+    unbroken = run(encoder, inputs, tmp_path / "unbroken.parquet", limit=limit, report=windows.append)
+    for stop_after in {1, len(windows) // 2, len(windows)}:
+        output = tmp_path / f"{stop_after}.parquet"
+        assert not run(encoder, inputs, output, limit=limit, stop_after=stop_after).complete
+        resumed = run(encoder, inputs, output, limit=limit)
+        assert resumed.complete and resumed.records == unbroken.records
+        assert resumed.input_fault == unbroken.input_fault
+        assert output_at(output).finished().input_fault == unbroken.input_fault
+
+
 def test_records_that_are_done_are_not_encoded_again(encoder, library, tmp_path, monkeypatch):
     output = tmp_path / "out.parquet"
     stopped_at = run(encoder, library, output, stop_after=5).records

@@ -253,6 +253,36 @@ def test_texts_give_the_terminal_no_orders(run, toy):
         assert "\\x1b[2J[red]:smile:[/nothing]" in text.replace("\\\\", "\\")
 
 
+def test_texts_give_the_terminal_no_orders_in_training(run, toy):
+    """Names of files, columns and targets."""
+    evil = "\x1b]0;owned\x07\x1b[2J[bold]:smile:[nothing]$^$"
+    frame = pl.read_csv(toy.table).rename({"heavy": f"heavy{evil}"})
+    smiles = pl.concat([frame["smiles"][:-1], pl.Series([f"C1C{evil}"])])  # one to leave out
+    frame.with_columns(smiles.alias("smiles")).write_csv(table := f"t{evil}.csv")
+    Path(f"u{evil}.smi").write_text(
+        f"CCO\nC1CC {evil}\nCCN\n" + "".join(f"{'C' * k}O\n" for k in range(3, 60))
+    )
+    Path(f"other{evil}.smi").write_text("CC\n")
+    target = ["--target", f"toy.weight{evil}=heavy{evil}:eV"]
+    tiny = ["--preset", "tiny", "--epochs", 1, "--device", "cpu"]
+    shown = r"\x1b]0;owned\x07\x1b[2J[bold]:smile:[nothing]$^$"
+    for command in (
+        ["train", table, "-o", f"student{evil}", *target, *tiny],
+        ["evaluate", f"student{evil}", table, *target, "--device", "cpu"],
+        ["teach", table, "-o", f"teacher{evil}", *target, *tiny],
+        ["distill", table, "--teacher", f"teacher{evil}", "-o", f"distilled{evil}", *target, *tiny],
+        ["distill", "--unlabelled", f"u{evil}.smi", "--teacher", f"teacher{evil}", "-o", "soft", *tiny],
+        ["prepare", table, "-o", f"t{evil}.prepared", *target],
+        ["embed", f"u{evil}.smi", "-o", f"out{evil}.parquet", "--model", toy.weights],
+        ["verify", f"out{evil}.parquet", f"other{evil}.smi"],
+    ):
+        printed = run(*command)
+        text = printed.out + printed.err
+        assert "Traceback" not in text and "error:" not in text, text
+        assert "\x1b" not in text and "\x07" not in text
+        assert shown in text.replace("\\\\", "\\"), text
+
+
 def test_printable():
     assert printable("a\tb\n\x1b[1m\x07\u202e\udc80é") == "a\tb\n\\x1b[1m\\x07\\u202e\\udc80é"
 

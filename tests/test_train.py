@@ -14,11 +14,13 @@ from conftest import TOY_TRAINING
 from stkd_screen.errors import StkdError, TrainingError
 from stkd_screen.smiles.tokens import MAX_ATOMS, random_positions
 from stkd_screen.student import PRESETS
+from stkd_screen.teach.checkpoint import write_checkpoint
+from stkd_screen.teach.distill import DistillConfig
 from stkd_screen.teach.evaluate import evaluate_model, predict
 from stkd_screen.teach.losses import task_loss
 from stkd_screen.teach.tables import read_labelled
 from stkd_screen.teach.targets import HARTREE_IN_EV, TargetColumn
-from stkd_screen.teach.train import StudentTrainer, train
+from stkd_screen.teach.train import StudentTrainer, TrainConfig, train
 from stkd_screen.teach.trainer import Trainer
 from stkd_screen.weights import load_weights
 
@@ -61,6 +63,17 @@ def kill_after(seconds_or_steps):
     return report
 
 
+def stop_at(step, write):
+    """A writer of checkpoints that dies after the one of that step."""
+
+    def write_and_die(path, identity, state):
+        write(path, identity, state)
+        if state["counters"]["step"] == step:
+            raise Killed
+
+    return write_and_die
+
+
 @pytest.mark.parametrize(("random_orders", "dropout"), [(0.0, 0.0), (0.5, 0.1)])
 def test_a_killed_run_resumes_to_the_same_bits(toy, tmp_path, monkeypatch, random_orders, dropout):
     monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], dropout=dropout))
@@ -71,7 +84,7 @@ def test_a_killed_run_resumes_to_the_same_bits(toy, tmp_path, monkeypatch, rando
     assert len(StudentTrainer(data, config).epoch_batches(0)) == 17
     unbroken = train(data, config, tmp_path / "unbroken")
 
-    for step in (7, 35, 70):
+    for step in (7, 35, 70, 85):  # the last one, too
         with pytest.raises(Killed):
             train(data, config, tmp_path / "broken", kill_after(step))
     assert (tmp_path / "broken" / "checkpoint.pt").is_file()
@@ -113,6 +126,14 @@ def test_finished_weights_are_replaced_only_when_told(toy, tmp_path):
     train(data, config, tmp_path, restart=True)
 
 
+@pytest.mark.parametrize("kind", [TrainConfig, DistillConfig])
+def test_a_preset_brings_its_recipe_and_options_go_before_it(kind):
+    large = kind.of("large", batch_size=1024)
+    assert (large.batch_size, large.learning_rate) == (1024, 3e-4)
+    assert kind.of("paper").weight_decay == 1e-5
+    assert kind.of("small") == kind(preset="small")
+
+
 def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(toy, tmp_path):
     (tmp_path / "file").write_text("")
     data = read_labelled([toy.table], toy.columns)
@@ -123,6 +144,19 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(toy, tmp
 def test_a_run_may_be_made_longer_when_it_goes_on(toy, tmp_path):
     data = start_a_run(toy, tmp_path)
     assert train(data, replace(TOY_TRAINING, epochs=3), tmp_path).training["epochs"] == 3
+
+
+def test_a_run_may_be_made_shorter_when_it_goes_on(toy, tmp_path, monkeypatch):
+    """Even if it was killed beyond its new end, before its first evaluation."""
+    data, config = read_labelled([toy.table], toy.columns), replace(TOY_TRAINING, epochs=5)
+    with monkeypatch.context() as patch:
+        patch.setattr("stkd_screen.teach.loop.CHECKPOINT_SECONDS", -1)  # a checkpoint after each step
+        patch.setattr(Trainer, "evaluation_is_due", lambda self: False)
+        patch.setattr("stkd_screen.teach.loop.write_checkpoint", stop_at(20, write_checkpoint))
+        with pytest.raises(Killed):
+            train(data, config, tmp_path)
+    weights = train(data, replace(config, epochs=1), tmp_path)
+    assert weights.training["steps"] == 20 and weights.metrics["valid"]
 
 
 @pytest.mark.parametrize("killed_at", [None, 50, 90])

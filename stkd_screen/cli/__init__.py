@@ -58,7 +58,8 @@ def _print_warning(
     if issubclass(category, StkdWarning):
         typer.secho(printable(f"warning: {message}"), fg="yellow", err=True)
     else:
-        typer.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        typer.echo(printable(text), err=True, nl=False)
 
 
 def main() -> None:

@@ -112,8 +112,7 @@ def search(
 
         stkd-screen bench search sets/ --library zinc.parquet
     """
-    from rich.console import Console
-
+    from stkd_screen.cli.display import Terminal
     from stkd_screen.encoder import load
     from stkd_screen.search.enrichment import (
         library_molecules,
@@ -123,7 +122,7 @@ def search(
         summary,
     )
 
-    console = Console(stderr=True, quiet=json_output)
+    console = Terminal(stderr=True, quiet=json_output)
     targets = read_targets(folder)
     encoder = load(model, device)
     with console.status(f"{len(targets)} targets"):
@@ -139,7 +138,7 @@ def search(
         "means": means.to_dicts(),
     }
     if library is not None:
-        with console.status(f"neighbours in {library}"):
+        with console.status("neighbours in the library"):
             molecules = library_molecules(library, rows, encoder, dims)
             share = neighbour_agreement(molecules, seed=seed)
         console.print(f"{share:.3f} of the 10 nearest by cosine are among the 100 nearest by Tanimoto")

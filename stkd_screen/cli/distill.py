@@ -93,9 +93,7 @@ def distill(
 
         stkd-screen distill qm9.csv --teacher teachers/qm9 --unlabelled zinc/ -o weights/mine
     """
-    from rich.console import Console
-
-    from stkd_screen.cli.display import TrainingDisplay
+    from stkd_screen.cli.display import Terminal, TrainingDisplay
     from stkd_screen.cli.training import announce, given, read_training_set, report_end
     from stkd_screen.encoder import choose_device
     from stkd_screen.teach.distill import DistillConfig, parse_layer_pairs
@@ -105,7 +103,7 @@ def distill(
     from stkd_screen.teach.unlabelled import excluded_keys, read_unlabelled
     from stkd_screen.weights import DEFAULT_MODEL
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if not data and not unlabelled:
         from stkd_screen.teach.example import EXAMPLE_LIBRARY
 

@@ -30,9 +30,7 @@ def evaluate(
 
     stkd-screen evaluate small qm9.csv.gz pcqm.csv.gz
     """
-    from rich.console import Console
-
-    from stkd_screen.cli.display import metrics_table
+    from stkd_screen.cli.display import Terminal, metrics_table
     from stkd_screen.cli.training import read_training_set
     from stkd_screen.encoder import choose_device
     from stkd_screen.teach.evaluate import evaluate_model
@@ -40,7 +38,7 @@ def evaluate(
     from stkd_screen.teach.targets import TargetColumn
     from stkd_screen.teach.teacher import load_model
 
-    notes = Console(stderr=True)
+    notes = Terminal(stderr=True)
     model = load_model(weights, choose_device(device))
     labelled = read_training_set(
         notes,
@@ -59,4 +57,4 @@ def evaluate(
     if json_output:
         typer.echo(json.dumps(metrics))
     else:
-        Console().print(metrics_table(metrics, model.targets))
+        Terminal().print(metrics_table(metrics, model.targets))

@@ -28,13 +28,12 @@ def prepare(
 
         stkd-screen prepare qm9.csv --unlabelled zinc/ -o qm9.prepared
     """
-    from rich.console import Console
-
+    from stkd_screen.cli.display import Terminal
     from stkd_screen.cli.training import announce, read_training_set
     from stkd_screen.teach.prepared import save_prepared
     from stkd_screen.teach.unlabelled import excluded_keys
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     excluded = excluded_keys(exclude or [])
     labelled = read_training_set(
         console,

@@ -48,15 +48,13 @@ def teach(
 
         stkd-screen teach qm9.csv -o teachers/qm9
     """
-    from rich.console import Console
-
-    from stkd_screen.cli.display import TrainingDisplay
+    from stkd_screen.cli.display import Terminal, TrainingDisplay
     from stkd_screen.cli.training import given, read_training_set, report_end
     from stkd_screen.encoder import choose_device
     from stkd_screen.teach.teach import TeachConfig
     from stkd_screen.teach.teach import teach as run_teaching
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     config = TeachConfig.of(
         preset,
         **given(

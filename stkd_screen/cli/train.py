@@ -60,15 +60,13 @@ def train(
 
         stkd-screen train mine.csv --target lab.gap=gap_ev:eV -o weights/mine
     """
-    from rich.console import Console
-
-    from stkd_screen.cli.display import TrainingDisplay
+    from stkd_screen.cli.display import Terminal, TrainingDisplay
     from stkd_screen.cli.training import given, read_training_set, report_end
     from stkd_screen.encoder import choose_device
     from stkd_screen.teach.train import TrainConfig, needs_graphs
     from stkd_screen.teach.train import train as run_training
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     config = TrainConfig.of(
         preset,
         **given(

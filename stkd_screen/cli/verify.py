@@ -27,11 +27,10 @@ def verify(
 
         stkd-screen verify out.parquet
     """
-    from rich.console import Console
-
+    from stkd_screen.cli.display import Terminal
     from stkd_screen.verify import verify as run_verify
 
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     with console.status("hashing the parts") as status:
 
         def report(what: str, done: int, total: int) -> None:
@@ -49,14 +48,14 @@ def verify(
 
 
 def _table(checks: "list[Check]") -> "Table":
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
     table.add_column(overflow="fold")
-    marks = {True: "[green]holds[/]", False: "[red]fails[/]", None: "[yellow]not checked[/]"}
+    marks = {True: ("holds", "green"), False: ("fails", "red"), None: ("not checked", "yellow")}
     for check in checks:
-        table.add_row(check.name, marks[check.holds], escape(check.finding))
+        table.add_row(check.name, Text(*marks[check.holds]), check.finding)
     return table

@@ -30,5 +30,6 @@ def write_curves(folder: Path, history: list[dict[str, float]]) -> None:
             axes.plot(*zip(*points, strict=True), label=name.removeprefix("loss "), marker=".")
         axes.set(xlabel="epoch", ylabel=label)
         axes.grid(alpha=0.3)
-        axes.legend()
+        for text in axes.legend().get_texts():
+            text.set_parse_math(False)  # a $ in a name is no formula
     figure.savefig(folder / "curves.png", dpi=120)

@@ -2,6 +2,7 @@
 
 import math
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,13 +23,13 @@ from stkd_screen.teach.losses import attention_loss, feature_loss, knowledge_mix
 from stkd_screen.teach.structure import graph_batch
 from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.teach.teacher import Teacher, predict
-from stkd_screen.teach.train import PAPER, StudentTrainer, TrainConfig, starting_student
+from stkd_screen.teach.train import StudentTrainer, TrainConfig, starting_student
 from stkd_screen.weights import Target, Weights, in_units, load_weights
 
 
 @dataclass(frozen=True)
 class DistillConfig(TrainConfig):
-    """How a student is distilled. The weights of the terms are those of eq. 16."""
+    """How a student is distilled. The weights of the terms are those of eq. 16, by default as in table 6."""
 
     alpha: float = 0.5  # of the feature loss
     beta: float = 2.0  # of the attention loss
@@ -38,8 +39,6 @@ class DistillConfig(TrainConfig):
     initial_alpha: float = 1.0
     initial_beta: float = 4.0
     unlabelled_share: float = 0.5  # of the molecules of an epoch, where there are enough unlabelled ones
-
-    RECIPES = {"paper": PAPER}  # noqa: RUF012 (a constant of the class); the rest of table 6 are the defaults
 
 
 def distill(
@@ -122,9 +121,10 @@ class Distiller(StudentTrainer):
         self.predicted: np.ndarray | None = None
         if not np.any(stages):
             # Nothing but its predictions is looked at: the teacher speaks once, not in every epoch.
-            rows = data.rows("train")
+            started, rows = time.perf_counter(), data.rows("train")
             self.predicted = np.full((len(data.molecules), len(teacher.targets)), np.nan, np.float32)
             self.predicted[rows] = predict(teacher.model, data.molecules, data.needed_graphs(), rows)
+            self.seconds_before = time.perf_counter() - started
         scales = [
             (k, theirs.std / self.targets[k].std, (theirs.mean - self.targets[k].mean) / self.targets[k].std)
             for k, theirs in ((k, teacher.targets[t]) for k, t in self.taught.items())

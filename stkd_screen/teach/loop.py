@@ -11,9 +11,15 @@ from stkd_screen.teach.checkpoint import read_checkpoint, write_checkpoint
 from stkd_screen.teach.curves import write_curves
 from stkd_screen.teach.trainer import Progress, Trainer
 
+CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 120
 
 Report = Callable[[Progress], None]
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds the model of a run that came to its end."""
+    return (folder / "config.json").is_file() and not (folder / CHECKPOINT).is_file()
 
 
 def run(trainer: Trainer, folder: Path, report: Report, *, restart: bool = False) -> Path:
@@ -27,10 +33,10 @@ def run(trainer: Trainer, folder: Path, report: Report, *, restart: bool = False
         TrainingError: finished weights or a checkpoint of other data or options in the folder, a folder that
             cannot be written, or a loss that is no longer finite.
     """
-    checkpoint = folder / "checkpoint.pt"
+    checkpoint = folder / CHECKPOINT
     if restart:
         checkpoint.unlink(missing_ok=True)
-    elif (folder / "config.json").is_file() and not checkpoint.is_file():
+    elif is_finished(folder):
         raise TrainingError(f"{folder} holds finished weights; give another -o, or --restart to replace them")
     if checkpoint.is_file():
         trainer.load_state(read_checkpoint(checkpoint, trainer.identity(), trainer.device))
@@ -42,8 +48,8 @@ def run(trainer: Trainer, folder: Path, report: Report, *, restart: bool = False
     started = time.perf_counter() - trainer.seconds
     reported = saved = trainer.seconds
     with closing(in_background(trainer.remaining_batches(), depth=4)) as batches:
-        for batch in batches:
-            trainer.train_step(batch)
+        while trainer.step < trainer.total_steps:  # none is left to a run that was killed after its last one
+            trainer.train_step(next(batches))
             trainer.seconds = time.perf_counter() - started
             trainer.fix_total_steps()
             valid = better = None
@@ -59,8 +65,8 @@ def run(trainer: Trainer, folder: Path, report: Report, *, restart: bool = False
             if valid or trainer.seconds - reported > 1.0:
                 reported = trainer.seconds
                 report(trainer.progress(valid))
-            if trainer.step >= trainer.total_steps:
-                break
+    if not trainer.best_model:  # made so short, when it went on, that no evaluation was left
+        trainer.evaluate()
     trainer.finish(folder)
     write_curves(folder, trainer.history)
     checkpoint.unlink()

@@ -117,6 +117,7 @@ class Trainer(ABC):
         self.epoch = self.batches_done = 0  # the epoch of the last batch, and how many of it are done
         self.molecules_seen = 0
         self.seconds = 0.0
+        self.seconds_before = 0.0  # what getting ready took this process; max_minutes holds for it, too
         self.losses: dict[str, float] = {}
         self.before: Metrics = {}  # of the valid split, at the start
         self.best_loss = math.inf
@@ -242,7 +243,7 @@ class Trainer(ABC):
             self.measured_from = self.seconds
         elif steps == WARM_STEPS + MEASURED_STEPS:
             rate = MEASURED_STEPS / (self.seconds - self.measured_from)
-            left = max(0.0, self.config.max_minutes * 60 - self.seconds)
+            left = max(0.0, self.config.max_minutes * 60 - self.seconds_before - self.seconds)
             self.total_steps = min(self.total_steps, self.step + int(SHARE_OF_STEPS * left * rate))
             self.length_is_fixed = True
 
