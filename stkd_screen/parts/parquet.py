@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from stkd_screen.parts.thrift import BINARY, I64, LIST, STRUCT, Struct, read_struct, struct_bytes
 
-ROW_GROUP_ROWS = 32_768
+ROW_GROUP_ROWS = 16_384
 MAGIC = b"PAR1"
 
 # Field numbers of parquet.thrift.
