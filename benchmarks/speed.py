@@ -12,8 +12,8 @@ import argparse
 import json
 import os
 import platform
+import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -50,12 +50,12 @@ PAPER = {
 }
 MODELS = (*PAPER, "graphormer:slim-teacher", "st-kd:large", "st-kd:small", "morgan", "embed")
 COLUMNS = ("ready", "one_process", "all_cores")
-TITLES = (
-    *("M parameters", "ms, ready inputs", "ms, SMILES, one process", "ms, SMILES, all cores"),
-    *("molecules/s, all cores", "x ST-KD", "paper: ms", "paper: x ST-KD"),
-)
+# Parameters; the columns in milliseconds a molecule; molecules a second by the last of them; how many times
+# as long it takes as what it is compared with (`ratio`); and the paper's figures.
+TITLES = ("M params", "ready", "one process", "all cores", "mol/s", "ratio", "paper, ms", "paper, ratio")
 PACKAGES = ("torch", "torch-geometric", "rdkit", "numba", "numpy")
-FEWEST = 64  # molecules a model is timed with, however slow it is
+# Molecules a model is timed with, however slow it is: with fewer, batches of one length would be too small.
+FEWEST = 256
 
 
 def usable_molecules(library: Path, count: int) -> list[str]:
@@ -88,7 +88,7 @@ def as_many_as_take(
     seconds: float, contender: Contender, smiles: list[str], pool: ProcessPoolExecutor
 ) -> list[str]:
     """As many of the molecules as a pass of so many seconds does; finding that out warms the model up."""
-    contender.seconds(spread(smiles, FEWEST), pool)
+    contender.seconds(spread(smiles, 8), pool)  # compiles
     count = min(FEWEST, len(smiles))
     while True:
         taken = sum(contender.seconds(spread(smiles, count), pool))
@@ -108,13 +108,13 @@ def time_models(
         samples = {
             name: as_many_as_take(options.seconds, model, smiles, pool) for name, model in models.items()
         }
-        rounds = [
-            [model.seconds(samples[name], pool) for name, model in models.items()]
-            for _ in range(options.repeats)
-        ]
+        passes: dict[str, list] = {name: [] for name in models}
+        for _ in range(options.repeats):
+            for name, model in models.items():
+                passes[name].append(model.seconds(samples[name], pool))
     figures = {}
-    for name, passes in zip(models, np.array(rounds).transpose(1, 2, 0), strict=True):
-        forward, by_one, by_all = 1000 * passes / len(samples[name])
+    for name, seconds in passes.items():
+        forward, by_one, by_all = 1000 * np.array(seconds).T / len(samples[name])
         columns = {"ready": forward, "one_process": by_one + forward, "all_cores": by_all + forward}
         model = models[name].model
         if model is None:
@@ -145,34 +145,40 @@ def time_programs(smiles: list[str], device: torch.device, options: argparse.Nam
             programs["embed"] = [sys.executable, "-m", "stkd_screen", *embed.split()]
         if options.chemprop:
             train_chemprop(options.chemprop, smiles, folder, options.threads)
-            predict = (
-                "predict -i SIZE.csv -o SIZE.out.csv --model-paths chemprop/model_0/best.pt --accelerator "
-            )
-            predict += "gpu" if device.type == "cuda" else "cpu"
-            programs["chemprop"] = [options.chemprop, *predict.split()]
+            accelerator = "gpu" if device.type == "cuda" else "cpu"
+            predict = f"predict -i SIZE.csv -o SIZE.out.csv --accelerator {accelerator} --model-paths"
+            programs["chemprop"] = [options.chemprop, *predict.split(), "chemprop/model_0/best.pt"]
             programs["chemprop, cuik"] = [*programs["chemprop"], "--use-cuikmolmaker-featurization"]
         seconds = {(program, size): [] for program in programs for size in sizes}
-        for _ in range(options.repeats):
+        for turn in range(1 + options.repeats):  # the first is to warm up: caches of files and of compilers
             for (program, size), times in seconds.items():
                 command = [word.replace("SIZE", str(size)) for word in programs[program]]
-                start = time.perf_counter()
+                start, spent = time.perf_counter(), cpu_of_children()
                 execute(command, folder, options.threads)
-                times.append(time.perf_counter() - start)
-        for path, written in [(p, len(pl.read_parquet(p))) for p in folder.glob("*.parquet")] + [
-            (p, len(pl.read_csv(p))) for p in folder.glob("*.out.csv")
-        ]:
-            if written != int(path.name.partition(".")[0]):
-                raise StkdError(f"{path.name} has {written} rows, not one for each molecule")
+                if turn:
+                    times.append((time.perf_counter() - start, cpu_of_children() - spent))
+        written = {path: len(pl.read_parquet(path)) for path in folder.glob("*.parquet")}
+        written |= {path: len(pl.read_csv(path)) for path in folder.glob("*.out.csv")}
+        for path, rows in written.items():
+            if rows != int(path.name.partition(".")[0]):
+                raise StkdError(f"{path.name} has {rows:,} rows, not one for each molecule")
     figures = {}
     for program in programs:
-        few, all_ = (statistics.median(seconds[program, size]) for size in sizes)
-        net = 1000 * (all_ - few) / max(1, sizes[1] - sizes[0])
+        few, all_ = (np.median(seconds[program, size], axis=0) for size in sizes)
+        net, cpu = 1000 * (all_ - few) / max(1, sizes[1] - sizes[0])
         figures[program] = {
             "molecules": len(smiles),
-            "seconds": {str(sizes[0]): few, str(sizes[1]): all_},
-            "ms": {"all_cores": net} if net > 0 else {},  # too few molecules to tell from the start
+            "seconds": {str(sizes[0]): float(few[0]), str(sizes[1]): float(all_[0])},
+            "cpu_ms": float(cpu),  # of all cores, net: other work on the machine does not count
+            "ms": {"all_cores": float(net)} if net > 0 else {},  # too few molecules to tell from the start
         }
     return figures
+
+
+def cpu_of_children() -> float:
+    """CPU seconds of the programs that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def train_chemprop(program: str, smiles: list[str], folder: Path, threads: int) -> None:
@@ -198,20 +204,31 @@ def execute(command: list[str], folder: Path, threads: int) -> None:
         raise StkdError(f"{' '.join(command)} failed:\n{error.stderr[-2000:]}") from error
 
 
+def ratio(name: str, figures: dict) -> float | None:
+    """How many times as long a model takes as st-kd:paper, from SMILES with one process; a program as embed.
+
+    None where one of the two was not timed.
+    """
+    column, base = (
+        ("one_process", "st-kd:paper") if "seconds" not in figures[name] else ("all_cores", "embed")
+    )
+    ours, theirs = (figures.get(one, {}).get("ms", {}).get(column) for one in (name, base))
+    return ours / theirs if ours and theirs else None
+
+
 def table_of(figures: dict, markdown: bool) -> Table:
     """A row for each model and program."""
     table = Table(box=box.MARKDOWN if markdown else box.SIMPLE)
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     for title in TITLES:
-        table.add_column(title, justify="right")
-    student = figures.get("st-kd:paper", {}).get("ms", {}).get("one_process")
+        table.add_column(title, justify="right", no_wrap=True)
     for name, row in figures.items():
         ms, paper = row["ms"], PAPER.get(name)
         numbers = (
             (row.get("parameters", 0) / 1e6, ".1f"),
             *((ms.get(column), ".3f") for column in COLUMNS),
             (1000 / ms["all_cores"] if ms else None, ",.0f"),
-            (ms["one_process"] / student if student and "one_process" in ms else None, ".2f"),
+            (row["ratio"], ".2f"),
             (paper, ".3f"),
             (paper / PAPER["st-kd:paper"] if paper else None, ".2f"),
         )
@@ -227,7 +244,7 @@ def parse() -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu or cuda (default %(default)s)")
     add("--threads", type=int, default=usable_cores(), help="and processes (default: all usable cores)")
     add("--models", nargs="+", default=MODELS, metavar="MODEL", help=f"default: {models}")
-    add("--chemprop", nargs="?", const="chemprop", metavar="PATH", help="time chemprop, 2.2 or later")
+    add("--chemprop", nargs="?", const="chemprop", metavar="PATH", help="time chemprop, too (2.3)")
     add("--seconds", type=float, default=3.0, help="of one pass of a model (default %(default)s)")
     add("--repeats", type=int, default=3, help="passes of each (default %(default)s)")
     add("--markdown", action="store_true", help="print the table in Markdown")
@@ -243,6 +260,8 @@ def main() -> None:
     smiles = usable_molecules(options.library, options.molecules)
     names = [name for name in options.models if name != "embed"]
     figures = time_models(smiles, names, device, options) | time_programs(smiles, device, options)
+    for name, row in figures.items():
+        row["ratio"] = ratio(name, figures)
     Console(width=150).print(table_of(figures, options.markdown))
     result = {
         "benchmark": "speed",
