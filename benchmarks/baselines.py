@@ -7,14 +7,18 @@ Shapes: B molecules, N atoms and M bonds of all of them together, D width, T tok
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
 
 import numpy as np
 import torch
+from rdkit import Chem
+from rdkit.Chem import rdFingerprintGenerator
 from torch import Tensor, nn
 
+from stkd_screen.errors import StkdError
 from stkd_screen.smiles import Molecules
 from stkd_screen.student import Layer, StudentConfig
 from stkd_screen.teach.graphs import ATOM_FEATURES, BOND_FEATURES, Graphs
@@ -59,6 +63,16 @@ def smiles_tokens(smiles: str) -> list[str]:
         tokens.append(smiles[start:end])
         start = end
     return tokens
+
+
+def token_codes(tokens: list[str], code: dict[str, int]) -> list[int]:
+    """[V] and the codes of the tokens."""
+    return [VIRTUAL, *(code.get(token, UNKNOWN) for token in tokens)]
+
+
+def code_of_each(tokens: Iterable[str]) -> dict[str, int]:
+    """The code of each different token, in their order; [unknown] and [V] come first."""
+    return {token: k for k, token in enumerate(["[unknown]", "[V]", *sorted(set(tokens))])}
 
 
 class SmilesTransformer(nn.Module):
@@ -123,6 +137,13 @@ def sinusoids(T: int, D: int, device: torch.device) -> Tensor:
 # MLP-ECFP
 
 ECFP_RADIUS, ECFP_BITS = 2, 2048
+
+
+def packed_fingerprints(smiles: Sequence[str]) -> np.ndarray:
+    """(R, ECFP_BITS / 8) uint8: Morgan fingerprints, eight bits a byte."""
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=ECFP_RADIUS, fpSize=ECFP_BITS)
+    prints = (generator.GetFingerprintAsNumPy(Chem.MolFromSmiles(text)) for text in smiles)
+    return np.stack([np.packbits(bits) for bits in prints])
 
 
 class FingerprintMLP(nn.Module):
@@ -256,11 +277,17 @@ class GraphNetwork(nn.Module):
         size: layers, width D and dropout.
         virtual_node: whether there is one.
         targets: predicted numbers a molecule.
+
+    Raises:
+        StkdError: torch-geometric is not installed.
     """
 
     def __init__(self, kind: str, size: Size, virtual_node: bool, targets: int) -> None:
         super().__init__()
-        from torch_geometric.nn import MeanAggregation, SumAggregation
+        try:
+            from torch_geometric.nn import MeanAggregation, SumAggregation
+        except ImportError as error:
+            raise StkdError(f"{kind} needs torch-geometric: pip install 'stkd-screen[benchmarks]'") from error
 
         D = size.width
         self.atoms = nn.Embedding(sum(ATOM_FEATURES.values()), D)

@@ -22,20 +22,18 @@ import polars as pl
 import torch
 import typer
 from baselines import (
-    ECFP_BITS,
-    ECFP_RADIUS,
     GRAPH_PRESETS,
     MLP_PRESETS,
-    UNKNOWN,
-    VIRTUAL,
     FingerprintMLP,
     GraphNetwork,
     SmilesTransformer,
+    code_of_each,
     pack_graphs,
+    packed_fingerprints,
     smiles_tokens,
+    token_codes,
 )
 from rdkit import Chem
-from rdkit.Chem import rdFingerprintGenerator
 from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -181,12 +179,7 @@ class GraphTrainer(BaselineTrainer):
         self.graphs = self.data.needed_graphs()
         kind, _, virtual = self.config.model.partition("-")
         self.size = chosen_size(GRAPH_PRESETS, self.config)
-        try:
-            return GraphNetwork(kind, self.size, bool(virtual), len(self.columns))
-        except ImportError as error:
-            raise TrainingError(
-                f"{self.config.model} needs torch-geometric: pip install 'stkd-screen[benchmarks]'"
-            ) from error
+        return GraphNetwork(kind, self.size, bool(virtual), len(self.columns))
 
     def inputs(self, rows: np.ndarray) -> Any:
         return pack_graphs(self.data.molecules, self.graphs, rows)
@@ -199,9 +192,7 @@ class FingerprintTrainer(BaselineTrainer):
     """MLP-ECFP."""
 
     def __init__(self, data: LabelledMolecules, config: BaselineConfig, smiles: list[str]) -> None:
-        generator = rdFingerprintGenerator.GetMorganGenerator(radius=ECFP_RADIUS, fpSize=ECFP_BITS)
-        prints = (generator.GetFingerprintAsNumPy(Chem.MolFromSmiles(text)) for text in smiles)
-        self.packed = np.stack([np.packbits(bits) for bits in prints])  # (R, ECFP_BITS / 8)
+        self.packed = packed_fingerprints(smiles)
         super().__init__(data, config)
 
     def build(self) -> nn.Module:
@@ -232,9 +223,9 @@ class SmilesTrainer(BaselineTrainer):
         texts = [smiles_tokens(text) for text in chain(smiles, *others)]
         known = {token for row in train for token in texts[row]}
         known |= {token for text in texts[len(smiles) :] for token in text}
-        self.vocabulary = ["[unknown]", "[V]", *sorted(known)]
-        code = {token: k for k, token in enumerate(self.vocabulary)}
-        codes = [[VIRTUAL, *(code.get(token, UNKNOWN) for token in text)] for text in texts]
+        code = code_of_each(known)
+        self.vocabulary = list(code)
+        codes = [token_codes(text, code) for text in texts]
         self.token_counts = np.array([len(row) for row in codes])
         self.first_token = np.cumsum(self.token_counts) - self.token_counts
         self.tokens = np.fromiter(chain.from_iterable(codes), np.int16)

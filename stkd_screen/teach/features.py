@@ -116,6 +116,21 @@ def molecule_features(smiles: str) -> Features | str:
     if molecule is None:
         return "not accepted by RDKit"
     molecule = Chem.RemoveHs(molecule, _folding())
+    atoms, pairs, bonds = graph_features(molecule)
+    fingerprint = np.array(_ECFP4.GetFingerprint(molecule).GetOnBits(), np.uint16)
+    Chem.Kekulize(molecule)
+    kekule = [_BOND_TYPE.get(bond.GetBondType(), BondType.OTHER) for bond in molecule.GetBonds()]
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    return atoms, pairs[order], bonds[order], np.array(kekule, np.uint8)[order], fingerprint
+
+
+def graph_features(molecule: Chem.Mol) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The graph of a molecule with n atoms and m bonds, in RDKit's order.
+
+    Returns:
+        atom features (n, len(ATOM_FEATURES)) uint8, bonds (m, 2) int32, lower atom first, and bond features
+        (m,) uint8, below BOND_FEATURES.
+    """
     atoms = np.array(
         [
             (
@@ -142,11 +157,6 @@ def molecule_features(smiles: str) -> Features | str:
         )
         for bond in molecule.GetBonds()
     ]
-    fingerprint = np.array(_ECFP4.GetFingerprint(molecule).GetOnBits(), np.uint16)
-    Chem.Kekulize(molecule)
-    kekule = [_BOND_TYPE.get(bond.GetBondType(), BondType.OTHER) for bond in molecule.GetBonds()]
-    table = np.array([(*bond, order) for bond, order in zip(bonds, kekule, strict=True)], np.int32)
-    table = table.reshape(-1, 6)
-    table = table[np.lexsort((table[:, 1], table[:, 0]))]
+    table = np.array(bonds, np.int32).reshape(-1, 5)
     features = table[:, 2] + BOND_TYPES * (table[:, 3] + 2 * table[:, 4])
-    return atoms, table[:, :2], features.astype(np.uint8), table[:, 5].astype(np.uint8), fingerprint
+    return atoms, table[:, :2], features.astype(np.uint8)

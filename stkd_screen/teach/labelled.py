@@ -61,22 +61,22 @@ def joined(*sets: LabelledMolecules) -> LabelledMolecules:
         return sets[0]
     graphs = [part.graphs for part in sets if part.graphs is not None]
     return LabelledMolecules(
-        molecules=_concatenated([part.molecules for part in sets]),
+        molecules=concatenated([part.molecules for part in sets]),
         targets=np.concatenate([part.targets for part in sets]),
         split=np.concatenate([part.split for part in sets]),
         files=[file for part in sets for file in part.files],
         left_out=[reason for part in sets for reason in part.left_out],
         notes=[note for part in sets for note in part.notes],
         columns=sets[0].columns,
-        graphs=_concatenated(graphs) if len(graphs) == len(sets) else None,
+        graphs=concatenated(graphs) if len(graphs) == len(sets) else None,
     )
 
 
 Packed = TypeVar("Packed", Molecules, Graphs)
 
 
-def _concatenated(parts: list[Packed]) -> Packed:
-    """Field by field; offsets go on from those of the part before."""
+def concatenated(parts: list[Packed]) -> Packed:
+    """Packed arrays one after another, field by field; offsets go on from those of the part before."""
     arrays = {}
     for field_ in fields(parts[0]):
         values = [getattr(part, field_.name) for part in parts]
