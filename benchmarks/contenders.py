@@ -24,10 +24,10 @@ from baselines import (
 from rdkit import Chem
 from torch import Tensor, nn
 
-from stkd_screen.background import in_threads
 from stkd_screen.batching import equal_length_batches
 from stkd_screen.errors import StkdError
 from stkd_screen.forward import BATCH_TOKENS as STUDENT_TOKENS
+from stkd_screen.forward import in_threads
 from stkd_screen.smiles import Molecules, pack_smiles, pretransform
 from stkd_screen.smiles.tokens import lay_out, token_counts
 from stkd_screen.student import PRESETS, Student
