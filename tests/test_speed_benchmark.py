@@ -14,12 +14,10 @@ from conftest import toy_table
 from stkd_screen.errors import StkdError
 from stkd_screen.teach.features import prepare_graphs
 from stkd_screen.teach.structure import graph_batch
-from stkd_screen.weights import load_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from contenders import contender, read_graphs, read_molecules
 from speed import ratio, spread, usable_molecules
-from stages import Stages, embed
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMILES = ["CCO", "c1ccccc1C(=O)[O-].[Na+]", "C[C@H](N)C(=O)O", "C", *toy_table()["smiles"][:26]]
@@ -113,11 +111,3 @@ def test_models_are_compared_with_the_student_and_programs_with_embed():
 def test_an_unknown_model_is_answered_with_the_known_ones():
     with pytest.raises(StkdError, match=r"no model 'gin-vn:huge'.*graphormer:slim-teacher.*st-kd:paper"):
         contender("gin-vn:huge", SMILES, torch.device("cpu"))
-
-
-def test_the_stages_of_embed_are_timed_for_every_row(library, toy):
-    stages = Stages()
-    assert embed(library, 9, load_weights(toy.weights), stages) == 1 + len(SMILES)  # the broken one, too
-    names = {"read", "SMILES to graphs", "tokens", "forward pass", "table", "Parquet"}
-    assert set(stages.seconds) == names
-    assert min(stages.seconds.values()) > 0
