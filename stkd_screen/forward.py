@@ -22,7 +22,7 @@ from stkd_screen.student import Student
 # Tokens a forward pass: enough to keep the matrix products busy, small enough for cache or memory.
 BATCH_TOKENS = {"cpu": 1024, "cuda": 262_144}
 # Tokens after which freed memory is given back, on a CPU.
-FREED_AFTER = 8192
+FREED_AFTER = 2048
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,6 +46,8 @@ class ForwardPass:
         self.device = student.table.device
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
         self._threads = torch.get_num_threads() if self.device.type == "cpu" and not compile else 1
+        if self._threads > 1:
+            share_one_heap()
         self._halving = Lock()
         self._student = student
         self._run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = student
@@ -203,7 +205,18 @@ def release_freed_memory() -> None:
         _malloc_trim(0)
 
 
-_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+def share_one_heap() -> None:
+    """Have all threads from now on allocate in one heap, where the C library is glibc.
+
+    With a heap for each, the holes that batches leave add up over the threads.
+    """
+    if _mallopt is not None:
+        _mallopt(_M_ARENA_MAX, 1)
+
+
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+_malloc_trim, _mallopt = (getattr(_libc, name, None) for name in ("malloc_trim", "mallopt"))
+_M_ARENA_MAX = -8  # of malloc.h
 
 
 def _first_line(error: BaseException) -> str:

@@ -47,7 +47,8 @@ def test_out_of_memory_halves_the_batches_and_goes_on(encoder, monkeypatch, most
     with pytest.warns(StkdWarning) as told:
         assert_frame_equal(encoder.embed(SMILES, embedding_dtype="float32"), whole, abs_tol=1e-4)
     too_much = sum(tokens > most_tokens for tokens in asked)
-    assert too_much == len(told) <= 6  # each tells once, and what was learned is kept
+    # Each halving tells once, and what was learned is kept. Batches begun before it may be too large as well.
+    assert len(told) <= too_much and len(told) <= 6
     assert documented("GPU out of memory", f"warning: {told[-1].message}".replace("cpu is", "cuda:0 is"), 0)
     del asked[:]
     with warnings.catch_warnings():
