@@ -71,10 +71,11 @@ def test_the_stages_are_what_embed_does(toy):
     """Layout, transfer, forward pass and return, one after another, give what `encode` gives."""
     encoder = load(toy.weights, "cpu")
     parsed, forward = pretransform(*pack_smiles(SMILES)), encoder.forward
-    staged = []
-    for rows in forward.split(forward.token_counts(parsed)):
-        states, prediction = forward.run(forward.to_device(forward.lay_out(parsed, rows)))
-        staged.append((rows, *forward.to_host((states, prediction))))
+
+    def stages(rows):
+        return rows, *forward.to_host(forward.run(forward.to_device(forward.lay_out(parsed, rows))))
+
+    staged = list(forward.each(stages, forward.split(forward.token_counts(parsed))))
     for one, other in zip(staged, encode_rows(encoder.student, parsed), strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     assert np.array_equal(
