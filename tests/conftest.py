@@ -1,11 +1,14 @@
 """A tiny student, really trained once a session, and a table to train it on."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
 
+from stkd_screen.cli import main
 from stkd_screen.teach.tables import read_labelled
 from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.teach.train import TrainConfig, train
@@ -50,3 +53,20 @@ def toy(tmp_path_factory) -> Toy:
     columns = [TargetColumn.parse(text) for text in TARGETS]
     train(read_labelled([table], columns), TOY_TRAINING, folder / "weights")
     return Toy(table, folder / "weights", columns)
+
+
+@pytest.fixture
+def run_command(monkeypatch, capsys):
+    """Run `stkd-screen` in this process: exit status, standard output, standard error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["stkd-screen", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            code = exit_.code
+        printed = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=printed.out, stderr=printed.err)
+
+    return run

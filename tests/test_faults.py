@@ -23,7 +23,6 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from stkd_screen.cli import main
 from stkd_screen.errors import InputError
 from stkd_screen.records import RecordReader, open_text
 
@@ -383,32 +382,16 @@ CASES = [
 
 
 @pytest.fixture
-def embed(monkeypatch, capsys, toy, tmp_path):
+def embed(monkeypatch, run_command, toy, tmp_path):
     """Run `embed` in this process in an empty folder: exit status, summary, what was said, the output."""
     monkeypatch.chdir(tmp_path)
 
     def run(*inputs):
-        command = [
-            "stkd-screen",
-            "embed",
-            *inputs,
-            "-o",
-            "out.parquet",
-            "--model",
-            str(toy.weights),
-            "--json",
-        ]
-        monkeypatch.setattr(sys, "argv", command)
-        code = 0
-        try:
-            main()
-        except SystemExit as exit_:
-            code = exit_.code
-        printed = capsys.readouterr()
+        result = run_command("embed", *inputs, "-o", "out.parquet", "--model", toy.weights, "--json")
         return SimpleNamespace(
-            code=code,
-            summary=json.loads(printed.out) if printed.out else None,
-            says=printed.err.strip(),
+            code=result.returncode,
+            summary=json.loads(result.stdout) if result.stdout else None,
+            says=result.stderr.strip(),
             output=pl.read_parquet("out.parquet") if Path("out.parquet").exists() else None,
         )
 

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from stkd_screen import output
-from stkd_screen.cli import main
 from stkd_screen.errors import OutputError, SearchError
 from stkd_screen.search import inverted_lists, store
 from stkd_screen.search.build import BuildOptions, build_index
@@ -30,21 +28,10 @@ def data_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def stkd_screen(monkeypatch, capsys):
-    """Run a command in this process: exit status, standard output, standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["stkd-screen", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code = 0
-        try:
-            main()
-        except SystemExit as exit_:
-            code = exit_.code
-        printed = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=printed.out, stderr=printed.err)
-
-    return run
+def stkd_screen(monkeypatch, run_command):
+    """Run a command in this process, in a wide terminal."""
+    monkeypatch.setenv("COLUMNS", "200")
+    return run_command
 
 
 def write_library(path, rows=300, *, failed=(), seed=0, first=0, **about):

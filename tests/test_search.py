@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stkd_screen.cli import main
 from stkd_screen.embed import embed
 from stkd_screen.encoder import load
 from stkd_screen.errors import SearchError
@@ -60,7 +59,7 @@ def ask(toy_index):
 
 
 @pytest.fixture
-def stkd_screen(monkeypatch, capsys, toy, toy_index, tmp_path):
+def stkd_screen(monkeypatch, run_command, toy, toy_index, tmp_path):
     """Run `search` in this process with the toy model, in an empty folder."""
     monkeypatch.setenv("STKD_SCREEN_HOME", str(toy_index.home))
     monkeypatch.setenv("COLUMNS", "200")
@@ -68,14 +67,7 @@ def stkd_screen(monkeypatch, capsys, toy, toy_index, tmp_path):
 
     def run(*arguments, model=toy.weights):
         chosen = ["--model", model] if model else []
-        monkeypatch.setattr(sys, "argv", ["stkd-screen", "search", *map(str, [*arguments, *chosen])])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit_:
-            code = exit_.code
-        printed = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=printed.out, stderr=printed.err)
+        return run_command("search", *arguments, *chosen)
 
     return run
 

@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import save_file
 from test_search import toy_index  # noqa: F401
 
-from stkd_screen.cli import main
 from stkd_screen.cli.text import printable
 from stkd_screen.errors import SearchError, WeightsError
 from stkd_screen.search.depict import MOST_ATOMS, depict
@@ -185,7 +184,7 @@ def test_an_index_names_its_own_files_only(hostile_index):
 def test_an_index_does_not_say_which_folder_to_load(hostile_index, run, toy):
     folder = hostile_index(origin={"model": str(toy.weights)})
     result = run("search", "CCO", "--index", folder)
-    assert "which is no name of a model; give the folder of that model with --model" in result.err
+    assert "which is no name of a model; give the folder of that model with --model" in result.stderr
 
 
 # ---- what is written
@@ -213,27 +212,18 @@ def test_csv_has_no_formula_unless_asked_for(tmp_path):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, toy, toy_index, tmp_path):  # noqa: F811
+def run(monkeypatch, run_command, toy_index, tmp_path):  # noqa: F811
     monkeypatch.setenv("STKD_SCREEN_HOME", str(toy_index.home))
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["stkd-screen", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit:
-            pass
-        return capsys.readouterr()
-
-    return run
+    return run_command
 
 
 def test_the_command_writes_safe_csv_and_raw_csv(run, toy):
     Path("q.smi").write_text("CCO =HYPERLINK(1)\n")
     for option, id in (([], "'=HYPERLINK(1)"), (["--raw-csv", "--overwrite"], "=HYPERLINK(1)")):
         printed = run("search", "q.smi", "-k", 1, "-o", "hits.csv", "--model", toy.weights, *option)
-        assert pl.read_csv("hits.csv")["query_id"].to_list() == [id], printed.err
+        assert pl.read_csv("hits.csv")["query_id"].to_list() == [id], printed.stderr
 
 
 def test_texts_give_the_terminal_no_orders(run, toy):
@@ -248,7 +238,7 @@ def test_texts_give_the_terminal_no_orders(run, toy):
         ["embed", f"no{evil}.smi", "-o", "none.parquet"],
     ):
         printed = run(*command, "--model", toy.weights)
-        text = printed.out + printed.err
+        text = printed.stdout + printed.stderr
         assert "\x1b" not in text and "\x07" not in text and "Traceback" not in text
         assert "\\x1b[2J[red]:smile:[/nothing]" in text.replace("\\\\", "\\")
 
@@ -277,7 +267,7 @@ def test_texts_give_the_terminal_no_orders_in_training(run, toy):
         ["verify", f"out{evil}.parquet", f"other{evil}.smi"],
     ):
         printed = run(*command)
-        text = printed.out + printed.err
+        text = printed.stdout + printed.stderr
         assert "Traceback" not in text and "error:" not in text, text
         assert "\x1b" not in text and "\x07" not in text
         assert shown in text.replace("\\\\", "\\"), text
