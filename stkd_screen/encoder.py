@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,6 @@ from stkd_screen.forward import ForwardPass, Result
 from stkd_screen.output import OutputOptions, result_table
 from stkd_screen.records import Records
 from stkd_screen.smiles import Molecules, pretransform
-from stkd_screen.student import Student
 from stkd_screen.weights import DEFAULT_MODEL, Weights, in_units, load_weights
 
 if TYPE_CHECKING:
@@ -134,13 +133,6 @@ class Encoder:
             records = Records(part, pa.nulls(len(part), pa.large_string()), {}, "<list>", lines, "row")
             tables.append(self.table(records, chosen, first_row=start)[0])
         return pl.DataFrame(pl.from_arrow(pa.concat_tables(tables))).drop("id")
-
-
-def encode_rows(
-    student: Student, molecules: Molecules, rows: np.ndarray | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """As `ForwardPass.batches`, for a student in evaluation mode."""
-    return ForwardPass(student).batches(molecules, rows)
 
 
 def load(model: str | Path = DEFAULT_MODEL, device: str = "auto", **options: int | bool | None) -> Encoder:

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stkd_screen.cli import app
-from stkd_screen.encoder import encode_rows, load
+from stkd_screen.encoder import load
 from stkd_screen.errors import InputError, OutputError
 from stkd_screen.smiles import pack_smiles, pretransform
 from stkd_screen.speed import measure as measure_module
@@ -76,7 +76,7 @@ def test_the_stages_are_what_embed_does(toy):
         return rows, *forward.to_host(forward.run(forward.to_device(forward.lay_out(parsed, rows))))
 
     staged = list(forward.each(stages, forward.split(forward.token_counts(parsed))))
-    for one, other in zip(staged, encode_rows(encoder.student, parsed), strict=True):
+    for one, other in zip(staged, forward.batches(parsed), strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     assert np.array_equal(
         encoder.in_order(len(parsed), staged).embedding, encoder.encode(parsed).embedding, equal_nan=True

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from stkd_screen.encoder import encode_rows
 from stkd_screen.errors import TrainingError
+from stkd_screen.forward import ForwardPass
 from stkd_screen.smiles import Molecules
 from stkd_screen.student import Student
 from stkd_screen.teach.labelled import SPLITS, LabelledMolecules
@@ -18,7 +18,7 @@ Metrics = dict[str, dict[str, float]]
 def predict(student: Student, molecules: Molecules, rows: np.ndarray) -> np.ndarray:
     """Standardised predictions (len(rows), targets) float32."""
     predicted = np.empty((len(molecules), student.config.targets), np.float32)
-    for batch, _, prediction in encode_rows(student, molecules, rows):
+    for batch, _, prediction in ForwardPass(student).batches(molecules, rows):
         predicted[batch] = prediction
     return predicted[rows]
 
