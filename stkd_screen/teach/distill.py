@@ -40,6 +40,12 @@ class DistillConfig(TrainConfig):
     initial_beta: float = 4.0
     unlabelled_share: float = 0.5  # of the molecules of an epoch, where there are enough unlabelled ones
 
+    @property
+    def stages(self) -> list[tuple[float, float]]:
+        """Alpha and beta of each stage that takes place."""
+        initial = [(self.initial_alpha, self.initial_beta)] if self.initial_stage else []
+        return [*initial, (self.alpha, self.beta)]
+
 
 def distill(
     data: LabelledMolecules,
@@ -115,11 +121,8 @@ class Distiller(StudentTrainer):
             np.flatnonzero(rows & (data.split == SPLITS.index("train"))) for rows in (labelled, ~labelled)
         )
         super().__init__(data, config)
-        stages = [(config.alpha, config.beta)]
-        if config.initial_stage:
-            stages.append((config.initial_alpha, config.initial_beta))
         self.predicted: np.ndarray | None = None
-        if not np.any(stages):
+        if not np.any(config.stages):
             # Nothing but its predictions is looked at: the teacher speaks once, not in every epoch.
             started, rows = time.perf_counter(), data.rows("train")
             self.predicted = np.full((len(data.molecules), len(teacher.targets)), np.nan, np.float32)
@@ -174,7 +177,7 @@ class Distiller(StudentTrainer):
         """
         centre = torch.zeros(len(self.pairs), self.teacher.model.config.width)
         spread = torch.ones(len(self.pairs))
-        if not (self.config.alpha or (self.config.initial_stage and self.config.initial_alpha)):
+        if not any(alpha for alpha, _ in self.config.stages):
             return centre, spread
         rows = self.data.rows("train")
         rows = np.random.default_rng(self.config.seed).choice(rows, min(SAMPLE, len(rows)), replace=False)
