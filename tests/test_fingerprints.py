@@ -22,12 +22,13 @@ from stkd_screen.search.index import Index
 from stkd_screen.search.library import Library
 from stkd_screen.search.queries import read_queries
 from stkd_screen.student import PRESETS
-from stkd_screen.teach.distill import Distiller, distill
+from stkd_screen.teach.distill import distill
 from stkd_screen.teach.fingerprints import fingerprint_loss, fingerprint_targets, fit_fingerprint_basis
 from stkd_screen.teach.labelled import LabelledMolecules, joined
+from stkd_screen.teach.lessons import Lessons
 from stkd_screen.teach.loop import run
 from stkd_screen.teach.teach import teach
-from stkd_screen.teach.teacher import Teacher, load_teacher, predict
+from stkd_screen.teach.teacher import Teacher, load_teacher
 from stkd_screen.teach.train import StudentTrainer, TrainConfig, needs_graphs, starting_student, train
 from stkd_screen.teach.trainer import Progress
 from stkd_screen.weights import FingerprintBasis, load_weights
@@ -199,26 +200,6 @@ def test_molecules_without_fingerprints_are_refused(data):
         train(replace(data, graphs=None), TrainConfig(preset="tiny", epochs=1), Path("unused"))
 
 
-def test_a_teacher_looked_at_from_outside_speaks_once(data, teacher):
-    """Without feature and attention losses its predictions are made before training, and are the same."""
-    once, always = (
-        Distiller(data, teacher, replace(LEARNING, alpha=alpha, soft=0.5)) for alpha in (0.0, 1e-30)
-    )
-    assert once.predicted is not None and always.predicted is None
-    for trainer in (once, always):
-        trainer.begin_epoch(0)
-    rows = once.epoch_batches(0)[0]
-    unlabelled = torch.full((len(rows), 2), torch.nan)
-    terms = []
-    for trainer in (once, always):
-        batch = list(trainer.prepare(rows))
-        batch[2] = unlabelled
-        trainer.model.load_state_dict(once.model.state_dict())
-        terms.append(trainer.loss_terms(batch))
-    torch.testing.assert_close(terms[0]["soft"], terms[1]["soft"], rtol=1e-5, atol=1e-6)
-    assert terms[0]["soft"] > 0
-
-
 def test_what_the_teacher_says_once_is_part_of_the_budget(data, teacher, tmp_path, monkeypatch):
     now = 0.0
 
@@ -227,13 +208,14 @@ def test_what_the_teacher_says_once_is_part_of_the_budget(data, teacher, tmp_pat
         now += 0.1  # seconds from one look to the next
         return now
 
-    def slow_prediction(*arguments):
-        nonlocal now
-        now += 20
-        return predict(*arguments)
+    class Slow(Lessons):
+        def __init__(self, *arguments):
+            nonlocal now
+            now += 20
+            super().__init__(*arguments)
 
     monkeypatch.setattr("time.perf_counter", clock)
-    monkeypatch.setattr("stkd_screen.teach.distill.predict", slow_prediction)
+    monkeypatch.setattr("stkd_screen.teach.distill.Lessons", Slow)
     config = replace(LEARNING, epochs=100_000, max_minutes=0.5, soft=0.5)
     # Ten seconds of the half minute are left, 100 steps; a share of them is kept for evaluations.
     assert 85 <= distill(data, teacher, config, tmp_path).training["steps"] <= 100

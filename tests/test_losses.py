@@ -18,7 +18,7 @@ from stkd_screen.student import PRESETS, Learned, Student, StudentConfig
 from stkd_screen.teach.coverage import Coverage
 from stkd_screen.teach.distill import DistillConfig, Distiller, layer_pairs, parse_layer_pairs
 from stkd_screen.teach.graphormer import PRESETS as TEACHER_PRESETS
-from stkd_screen.teach.graphormer import Graphormer, GraphormerConfig, Teaching
+from stkd_screen.teach.graphormer import Graphormer, GraphormerConfig
 from stkd_screen.teach.losses import attention_loss, feature_loss, knowledge_mixing, task_loss
 from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.teach.teacher import Teacher
@@ -299,7 +299,7 @@ def distiller(monkeypatch):
 
     def make(**options) -> Distiller:
         data = labelled(SMILES, TARGETS, SPLIT, COLUMNS)
-        config = DistillConfig(preset="tiny", **options)
+        config = DistillConfig(preset="tiny", teacher_memory=0.0, **options)
         return Distiller(data, make_teacher(TAUGHT), config)
 
     return make
@@ -448,7 +448,7 @@ def test_soft_targets_are_the_teachers_in_the_students_scale(distiller):
     assert [t.is_class for t in ours] == [False, True, False]
     target = torch.tensor([[NAN, NAN, NAN], [0.5, NAN, NAN], [NAN, 1.0, 2.0]])
     says = torch.tensor([[0.3, 9.0, -1.0], [-2.0, 9.0, 0.0], [5.0, 9.0, 2.0]])
-    soft = trainer.soft_targets(target, Teaching(says, [], []))
+    soft = trainer.soft_targets(target, says)
     for b in range(3):
         for k, (column, scale) in enumerate([(2, True), (0, False), (None, False)]):
             if column is None or not math.isnan(target[b, k]):

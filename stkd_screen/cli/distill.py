@@ -80,6 +80,14 @@ def distill(
     initial_stage: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of the steps, at first, without task loss.")
     ] = None,
+    teacher_memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="GB for what the teacher says of the training molecules; where it fits in, the teacher is "
+            "asked once, else in each step. [default: 2]",
+        ),
+    ] = None,
     random_orders: RandomOrders = None,
     kekule: Kekule = None,
     fingerprint: Fingerprint = None,
@@ -128,6 +136,7 @@ def distill(
             soft=soft,
             layer_pairs=parse_layer_pairs(layer_pairs) if layer_pairs else None,
             initial_stage=initial_stage,
+            teacher_memory=teacher_memory,
             unlabelled_share=unlabelled_share,
             random_orders=random_orders,
             kekule=kekule,

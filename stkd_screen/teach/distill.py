@@ -10,17 +10,16 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stkd_screen.errors import TrainingError
 from stkd_screen.student import Learned, Student
 from stkd_screen.teach.coverage import Coverage
-from stkd_screen.teach.graphormer import Teaching
 from stkd_screen.teach.labelled import SPLITS, LabelledMolecules
+from stkd_screen.teach.lessons import Lesson, Lessons, lessons_bytes
 from stkd_screen.teach.loop import Report, run
 from stkd_screen.teach.losses import attention_loss, feature_loss, knowledge_mixing, task_loss
-from stkd_screen.teach.structure import graph_batch
+from stkd_screen.teach.structure import GraphBatch, graph_batch
 from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.teach.teacher import Teacher, predict
 from stkd_screen.teach.train import StudentTrainer, TrainConfig, starting_student
@@ -39,6 +38,9 @@ class DistillConfig(TrainConfig):
     initial_alpha: float = 1.0
     initial_beta: float = 4.0
     unlabelled_share: float = 0.5  # of the molecules of an epoch, where there are enough unlabelled ones
+    teacher_memory: float = (
+        4.0  # GB; where what the teacher says fits in, it is asked once, not in each epoch
+    )
 
     @property
     def stages(self) -> list[tuple[float, float]]:
@@ -121,13 +123,7 @@ class Distiller(StudentTrainer):
             np.flatnonzero(rows & (data.split == SPLITS.index("train"))) for rows in (labelled, ~labelled)
         )
         super().__init__(data, config)
-        self.predicted: np.ndarray | None = None
-        if not np.any(config.stages):
-            # Nothing but its predictions is looked at: the teacher speaks once, not in every epoch.
-            started, rows = time.perf_counter(), data.rows("train")
-            self.predicted = np.full((len(data.molecules), len(teacher.targets)), np.nan, np.float32)
-            self.predicted[rows] = predict(teacher.model, data.molecules, data.needed_graphs(), rows)
-            self.seconds_before = time.perf_counter() - started
+        self.lessons = self.kept_lessons()
         scales = [
             (k, theirs.std / self.targets[k].std, (theirs.mean - self.targets[k].mean) / self.targets[k].std)
             for k, theirs in ((k, teacher.targets[t]) for k, t in self.taught.items())
@@ -167,7 +163,23 @@ class Distiller(StudentTrainer):
         self.pairs = layer_pairs(self.teacher, student, self.config.layer_pairs)
         return Distillation(student, self.teacher, *self.scales_of_states())
 
-    @torch.no_grad()
+    @property
+    def layers(self) -> list[int]:
+        """Of the teacher, those that the student is compared with."""
+        return [p for p, _ in self.pairs]
+
+    def kept_lessons(self) -> Lessons | None:
+        """What the teacher says of each training molecule, if there is room to keep it."""
+        started = time.perf_counter()
+        rows, layers = self.data.rows("train"), self.layers if np.any(self.config.stages) else []
+        with_attention = any(beta for _, beta in self.config.stages)
+        needed = lessons_bytes(self.teacher, self.data, rows, len(layers), with_attention)
+        if needed > self.config.teacher_memory * 1e9:
+            return None
+        lessons = Lessons(self.teacher, self.data, rows, layers, with_attention)
+        self.seconds_before = time.perf_counter() - started
+        return lessons
+
     def scales_of_states(self) -> tuple[Tensor, Tensor]:
         """Mean (pairs, D_V) and size of the deviations from it (pairs,) of the states that are compared.
 
@@ -181,14 +193,9 @@ class Distiller(StudentTrainer):
             return centre, spread
         rows = self.data.rows("train")
         rows = np.random.default_rng(self.config.seed).choice(rows, min(SAMPLE, len(rows)), replace=False)
-        states: list[list[Tensor]] = [[] for _ in self.pairs]
-        for batch in np.array_split(rows, math.ceil(len(rows) / self.config.batch_size)):
-            graphs = graph_batch(self.data.molecules, self.data.needed_graphs(), batch)
-            taught = self.teacher.model(graphs.to(self.device))
-            for k, (p, _) in enumerate(self.pairs):
-                states[k].append(scale_free(taught.states[p].float()).cpu())
-        for k, parts in enumerate(states):
-            whole = torch.cat(parts)
+        sample = Lessons(self.teacher, self.data, rows, self.layers, with_attention=False).states
+        for k in range(len(self.pairs)):
+            whole = torch.from_numpy(sample[:, k])
             centre[k] = whole.mean(0)
             spread[k] = (whole - centre[k]).square().mean().sqrt()
         return centre, spread
@@ -208,8 +215,8 @@ class Distiller(StudentTrainer):
         return generator.permutation(np.concatenate([self.labelled, chosen]))
 
     def prepare(self, rows: np.ndarray) -> Any:
-        if self.predicted is not None:
-            return *super().prepare(rows), torch.from_numpy(self.predicted[rows])
+        if self.lessons is not None:
+            return *super().prepare(rows), self.lessons.batch(rows)
         return *super().prepare(rows), graph_batch(self.data.molecules, self.data.needed_graphs(), rows)
 
     def loss_terms(self, batch: Any) -> dict[str, Tensor]:
@@ -217,17 +224,13 @@ class Distiller(StudentTrainer):
         config = self.config
         initial = self.step < config.initial_stage * self.total_steps
         alpha, beta = (config.initial_alpha, config.initial_beta) if initial else (config.alpha, config.beta)
-        if self.predicted is not None:
-            taught = Teaching(source, [], [])
-        else:
-            with torch.no_grad():
-                taught = self.teacher.model(source, with_attention=beta > 0)
+        lesson = source if isinstance(source, Lesson) else self.ask(source, with_attention=beta > 0)
         model = cast(Distillation, self.model)
-        learned = Learned(atoms=source.atom_features.shape[1] if beta else None)
+        learned = Learned(atoms=lesson.attention[0].shape[-1] - 1 if beta else None)
         embedding, prediction = model.student(tokens, n_atoms, learned)
         prediction = prediction.float()
 
-        soft = self.soft_targets(target, taught)
+        soft = self.soft_targets(target, lesson.prediction)
         terms = {
             "task": task_loss(prediction, target, self.classes),
             "soft": config.soft * task_loss(prediction, soft, self.classes),
@@ -237,31 +240,32 @@ class Distiller(StudentTrainer):
         terms |= self.fingerprint_terms(embedding, bits)
         if alpha:
             losses = [
-                feature_loss(
-                    (scale_free(taught.states[p].float()) - centre) / spread,
-                    learned.states[q].float(),
-                    W_feat,
-                )
-                for (p, q), W_feat, centre, spread in zip(
-                    self.pairs, model.features, model.centre, model.spread, strict=True
+                feature_loss((state - centre) / spread, learned.states[q].float(), W_feat)
+                for (_, q), state, W_feat, centre, spread in zip(
+                    self.pairs, lesson.states, model.features, model.centre, model.spread, strict=True
                 )
             ]
             terms["feature"] = alpha * torch.stack(losses).sum()
         if beta:
             losses = [
-                attention_loss(taught.attention[p].float(), learned.bias(q).float(), n_atoms, W_attn)
-                for (p, q), W_attn in zip(self.pairs, model.attention, strict=True)
+                attention_loss(weights, learned.bias(q).float(), n_atoms, W_attn)
+                for (_, q), weights, W_attn in zip(self.pairs, lesson.attention, model.attention, strict=True)
             ]
             terms["attention"] = beta * torch.stack(losses).sum()
         if config.lkm_gamma:
             terms["lkm"] = config.lkm_gamma * knowledge_mixing(learned.states)
         return terms
 
-    def soft_targets(self, target: Tensor, taught: Teaching) -> Tensor:
+    @torch.no_grad()
+    def ask(self, graphs: GraphBatch, with_attention: bool) -> Lesson:
+        """What the teacher says of a batch."""
+        return Lesson.of(self.teacher.model(graphs, with_attention), self.layers)
+
+    def soft_targets(self, target: Tensor, taught: Tensor) -> Tensor:
         """(B, targets): the teacher's word, in the student's scale, where a label is missing; else NaN."""
         soft = torch.full_like(target, math.nan)
         ours, theirs = [*self.taught], [*self.taught.values()]
-        soft[:, ours] = taught.prediction.float()[:, theirs] * self.scale + self.shift
+        soft[:, ours] = taught[:, theirs] * self.scale + self.shift
         soft[:, self.classes] = torch.sigmoid(soft[:, self.classes])
         return torch.where(torch.isfinite(target), math.nan, soft)
 
@@ -278,14 +282,6 @@ class Distiller(StudentTrainer):
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"teacher": self.teacher.sha256}
-
-
-def scale_free(state: Tensor) -> Tensor:
-    """A state of the teacher with mean 0 and variance 1 over its width, as its next layer looks at it.
-
-    As it leaves a layer its size differs a hundredfold between molecules, and the feature loss with it.
-    """
-    return F.layer_norm(state, state.shape[-1:])
 
 
 def _names(targets: Sequence[Target | TargetColumn]) -> str:

@@ -1,6 +1,6 @@
 """A teacher's folder, and what a teacher says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from stkd_screen.smiles import Molecules
 from stkd_screen.teach.coverage import Coverage
 from stkd_screen.teach.evaluate import Metrics
 from stkd_screen.teach.evaluate import predict as predict_student
-from stkd_screen.teach.graphormer import Graphormer, GraphormerConfig
+from stkd_screen.teach.graphormer import Graphormer, GraphormerConfig, Teaching
 from stkd_screen.teach.graphs import Graphs
 from stkd_screen.teach.labelled import LabelledMolecules
 from stkd_screen.teach.structure import graph_batch
@@ -94,16 +94,28 @@ def load_teacher(folder: str | Path) -> Teacher:
 
 
 @torch.inference_mode()
-def predict(model: Graphormer, molecules: Molecules, graphs: Graphs, rows: np.ndarray) -> np.ndarray:
-    """Standardised predictions (len(rows), targets) float32."""
+def answers(
+    model: Graphormer,
+    molecules: Molecules,
+    graphs: Graphs,
+    rows: np.ndarray,
+    *,
+    with_attention: bool = False,
+) -> Iterator[tuple[np.ndarray, Teaching]]:
+    """What a teacher says of some molecules, batch by batch of one size, with the rows of each."""
     device = model.virtual.device
-    predicted = np.empty((len(molecules), model.config.targets), np.float32)
     atoms = np.diff(molecules.atom_offsets)
     most = BATCH_TOKENS[device.type]
     for batch in equal_length_batches(atoms, rows, lambda n: max(1, most // (n + 1))):
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            teaching = model(graph_batch(molecules, graphs, batch).to(device))
-        predicted[batch] = teaching.prediction.float().cpu().numpy()
+            yield batch, model(graph_batch(molecules, graphs, batch).to(device), with_attention)
+
+
+def predict(model: Graphormer, molecules: Molecules, graphs: Graphs, rows: np.ndarray) -> np.ndarray:
+    """Standardised predictions (len(rows), targets) float32."""
+    predicted = np.empty((len(molecules), model.config.targets), np.float32)
+    for batch, taught in answers(model, molecules, graphs, rows):
+        predicted[batch] = taught.prediction.float().cpu().numpy()
     return predicted[rows]
 
 
