@@ -1,6 +1,7 @@
 """The example files hold what they say, and the library script writes distinct, valid molecules."""
 
 import importlib.util
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +13,19 @@ from stkd_screen.records import RecordReader
 Chem = pytest.importorskip("rdkit.Chem")
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SCRIPT = EXAMPLES / "enumerate_library.py"
+VARIANTS = EXAMPLES / "variants.py"
+
+
+def imported(script):
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def library():
-    spec = importlib.util.spec_from_file_location("enumerate_library", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported(SCRIPT)
 
 
 def read(path):
@@ -78,3 +84,54 @@ def test_script_writes_a_file_that_reads_back(library, tmp_path):
     records = read(output)
     assert [smiles for smiles, _, _ in records] == list(library.molecules(50, seed=3))  # a seed fixes it
     assert [id for _, id, _ in records] == [f"L{i:07d}" for i in range(1, 51)]
+
+
+@pytest.fixture(scope="module")
+def variants():
+    return imported(VARIANTS)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Well-known molecules of at most 12 heavy atoms, and a row that is none."""
+    smiles = [smiles for smiles, *_ in read(EXAMPLES / "molecules.smi")]
+    small = [text for text in smiles if Chem.MolFromSmiles(text).GetNumAtoms() <= 12]
+    path = tmp_path_factory.mktemp("variants") / "table.csv"
+    path.write_text("\n".join(["smiles", *small, "bad("]) + "\n")
+    return path
+
+
+def test_variants_are_new_distinct_small_and_of_the_same_chemistry(variants, table):
+    made = list(variants.variants(table, "smiles", per_molecule=20, seed=1))
+    originals = [Chem.MolFromSmiles(text) for text in table.read_text().split()[1:-1]]
+    assert len(made) > 100 and len(set(made)) == len(made)
+    assert not set(made) & {Chem.MolToSmiles(m, isomericSmiles=False) for m in originals}
+    allowed = set().union(*map(variants.neighbourhoods, originals))
+    for smiles in made:
+        molecule = Chem.MolFromSmiles(smiles)
+        assert Chem.MolToSmiles(molecule) == smiles and "." not in smiles
+        assert molecule.GetNumAtoms() <= 12
+        assert variants.neighbourhoods(molecule) <= allowed
+        assert not any(atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms())
+
+
+def test_each_kind_of_edit_makes_variants(variants):
+    generator = random.Random(2)
+    kinds = {}
+    for _ in range(3000):
+        molecule = Chem.RWMol(Chem.MolFromSmiles("CC1CCC1C=O"))
+        variants.edit(molecule, [6, 7, 8], generator)
+        if (made := variants.sanitised(molecule)) is not None:
+            kinds.setdefault((made.GetNumAtoms(), made.GetNumBonds(), Chem.MolToSmiles(made)), 0)
+    sizes = {size[:2] for size in kinds}
+    assert sizes == {(7, 7), (8, 8), (6, 6), (7, 8), (7, 6)}  # changed, added, taken, closed, opened
+    assert any("N" in smiles for *_, smiles in kinds) and any("C=C" in smiles for *_, smiles in kinds)
+
+
+def test_the_variants_script_is_fixed_by_its_seed(variants, table, tmp_path):
+    output = tmp_path / "variants.smi.gz"
+    command = [sys.executable, VARIANTS, table, "--per-molecule", "5", "--seed", "3", "-o", output]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    made = [smiles for smiles, _, _ in read(output)]
+    assert made == list(variants.variants(table, "smiles", 5, 3)) and len(made) > 20
+    assert printed == f"{table}: {len(made)} variants\n"
