@@ -30,7 +30,7 @@ from stkd_screen.teach.structure import MAX_DISTANCE, PADDING, PATH_BONDS, UNREA
 from stkd_screen.teach.tables import read_labelled
 from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.teach.train import kekule_forms
-from stkd_screen.teach.unlabelled import excluded_keys, read_unlabelled
+from stkd_screen.teach.unlabelled import apart_from, excluded_keys, read_unlabelled
 
 CHEMBL = SHARED_DATA / "smiles" / "chembl_47k.smi.gz"
 
@@ -733,3 +733,53 @@ def test_a_list_to_exclude_that_is_no_smiles_is_refused(tmp_path):
             Console(), ["x.prepared"], None, smiles_column=None, split_column=None, split_by=None,
             split_seed=0, exclude={"CCO"},
         )  # fmt: skip
+
+
+# Molecules that are the same
+
+
+def test_codes_are_the_same_however_a_molecule_is_written():
+    writings = [
+        ("OCC", "CCO", "C(C)O"),
+        ("c1ccccc1C(=O)[O-]", "C1=CC=CC=C1C([O-])=O", "[O-]C(=O)C1=CC=CC=C1"),
+        ("C[C@H](N)C(=O)O", "C[C@@H](N)C(=O)O", "NC(C)C(O)=O"),
+        ("C/C=C/C", "CC=CC", "C/C=C\\C"),
+        ("C1CC2CCC1C2", "C1C2CCC1CC2", "C12CCC(CC1)C2"),
+        ("CC", "[CH3][CH3]", "[13CH3]C"),
+    ]
+    smiles = [text for same in writings for text in same]
+    molecules, graphs, _ = read(smiles)
+    codes = graphs.molecule_codes(molecules).reshape(len(writings), 3)
+    assert (codes == codes[:, :1]).all() and len(np.unique(codes)) == len(writings)
+
+
+def test_codes_tell_real_molecules_apart():
+    """As RDKit's canonical SMILES without stereo do."""
+    library = Path(__file__).parent.parent / "examples" / "library.smi.gz"
+    smiles = [line.split()[0] for line in gzip.decompress(library.read_bytes()).decode().splitlines()[:1500]]
+    rewritten = [Chem.MolToRandomSmilesVect(Chem.MolFromSmiles(text), 1, 7)[0] for text in smiles]
+    molecules, graphs, _ = read(smiles + rewritten)
+    codes = graphs.molecule_codes(molecules)
+    assert np.array_equal(codes[:1500], codes[1500:])
+    assert len(np.unique(codes)) == len({Chem.CanonSmiles(text, useChiral=0) for text in smiles}) == 1500
+
+
+@pytest.mark.parametrize("side", ["valid", "test"])
+def test_a_library_brings_no_molecule_of_a_held_out_split(side, tmp_path):
+    """However the table was split: here by its order, the library by a hash."""
+    texts = [f"{'C' * k}{end}" for k in range(1, 12) for end in ("O", "N", "F", "Cl", "C(=O)O", "c1ccccc1")]
+    split = np.array([("train", side)[k % 2] for k in range(len(texts))])
+    targets = np.arange(len(texts), dtype=float)[:, None]
+    table = labelled(texts, targets, np.array([SPLITS.index(name) for name in split]), COLUMNS[:1])
+    rewritten = [Chem.MolToRandomSmilesVect(Chem.MolFromSmiles(text), 1, 3)[0] for text in texts]
+    (tmp_path / "library.smi").write_text("\n".join([*rewritten, "CCS"]) + "\n")
+    library = read_unlabelled([tmp_path / "library.smi"], COLUMNS[:1], 1000)
+    apart = apart_from(library, table)
+    learned = {rewritten[k] for k in apart.rows("train") if k < len(texts)}
+    assert learned and learned <= {text for text, s in zip(rewritten, split, strict=True) if s == "train"}
+    moved = np.flatnonzero(library.split != apart.split)
+    assert len(moved) and (apart.split[moved] == 2).all()
+    assert apart.left_out == [
+        f"{len(moved)} unlabelled molecules that the tables have in their valid or test split"
+    ]
+    assert apart_from(apart, table) is apart

@@ -300,7 +300,9 @@ def distiller(monkeypatch):
     def make(**options) -> Distiller:
         data = labelled(SMILES, TARGETS, SPLIT, COLUMNS)
         config = DistillConfig(preset="tiny", teacher_memory=0.0, **options)
-        return Distiller(data, make_teacher(TAUGHT), config)
+        trainer = Distiller(data, make_teacher(TAUGHT), config)
+        trainer.get_ready(lambda note: None)
+        return trainer
 
     return make
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from test_search import toy_index  # noqa: F401
 
 from stkd_screen.cli.text import printable
-from stkd_screen.errors import SearchError, WeightsError
+from stkd_screen.errors import SearchError, TrainingError, WeightsError
 from stkd_screen.search.depict import MOST_ATOMS, depict
 from stkd_screen.search.home import index_folder
 from stkd_screen.search.index import Index
@@ -111,7 +111,7 @@ def test_weights_are_never_unpickled(weights, write):
 
 def test_a_checkpoint_runs_nothing(tmp_path):
     torch.save({"identity": {}, "state": Payload()}, tmp_path / "checkpoint.pt")
-    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+    with pytest.raises(TrainingError, match="is no checkpoint, or a damaged one; --restart"):
         read_checkpoint(tmp_path / "checkpoint.pt", {}, torch.device("cpu"))
     assert not Path("/tmp/stkd-screen-was-unpickled").exists()
 

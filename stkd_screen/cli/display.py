@@ -85,6 +85,8 @@ class TrainingDisplay:
             "rate": f"{progress.molecules_per_second:,.0f}",
             "left": duration(progress.seconds_left),
         }
+        if progress.note:
+            self.console.print(progress.note, highlight=False)
         self.bar.update(self.task, completed=progress.step, total=progress.total_steps, **shown)
         if progress.valid is not None:
             errors = "  ".join(_main_measure(name, m) for name, m in progress.valid.items())

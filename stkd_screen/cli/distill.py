@@ -80,6 +80,13 @@ def distill(
     initial_stage: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of the steps, at first, without task loss.")
     ] = None,
+    raw_states: Annotated[
+        bool | None,
+        typer.Option(
+            "--raw-states/--standardised-states",
+            help="How the feature loss sees the teacher's states. [default: standardised; raw for paper]",
+        ),
+    ] = None,
     teacher_memory: Annotated[
         float | None,
         typer.Option(
@@ -108,7 +115,7 @@ def distill(
     from stkd_screen.teach.distill import distill as run_distillation
     from stkd_screen.teach.labelled import joined
     from stkd_screen.teach.teacher import load_teacher
-    from stkd_screen.teach.unlabelled import excluded_keys, read_unlabelled
+    from stkd_screen.teach.unlabelled import apart_from, excluded_keys, read_unlabelled
     from stkd_screen.weights import DEFAULT_MODEL
 
     console = Terminal(stderr=True)
@@ -136,6 +143,7 @@ def distill(
             soft=soft,
             layer_pairs=parse_layer_pairs(layer_pairs) if layer_pairs else None,
             initial_stage=initial_stage,
+            raw_states=raw_states,
             teacher_memory=teacher_memory,
             unlabelled_share=unlabelled_share,
             random_orders=random_orders,
@@ -164,7 +172,8 @@ def distill(
         )
     if unlabelled:
         columns = sets[0].columns if sets else loaded.columns
-        sets.append(read_unlabelled(unlabelled, columns, unlabelled_molecules, seed, excluded))
+        library = read_unlabelled(unlabelled, columns, unlabelled_molecules, seed, excluded)
+        sets.append(apart_from(library, sets[0]) if sets else library)
         console.print("unlabelled: ", end="")
         announce(console, sets[-1])
     with TrainingDisplay(console) as display:

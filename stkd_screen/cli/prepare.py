@@ -48,9 +48,10 @@ def prepare(
     )
     if unlabelled:
         from stkd_screen.teach.labelled import joined
-        from stkd_screen.teach.unlabelled import read_unlabelled
+        from stkd_screen.teach.unlabelled import apart_from, read_unlabelled
 
         library = read_unlabelled(unlabelled, labelled.columns, unlabelled_molecules, seed, excluded)
+        library = apart_from(library, labelled)
         console.print("unlabelled: ", end="")
         announce(console, library)
         labelled = joined(labelled, library)

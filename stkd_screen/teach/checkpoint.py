@@ -1,6 +1,7 @@
 """A run that can be killed: its state in one file, written whole or not at all, refused by any other run."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -27,10 +28,15 @@ def read_checkpoint(path: Path, identity: dict[str, Any], device: torch.device) 
     """The state of a run with this identity.
 
     Raises:
-        TrainingError: the checkpoint is of a run with other data or options.
+        TrainingError: the checkpoint is damaged, or of a run with other data or options.
     """
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    theirs = state.pop("identity")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        theirs = state.pop("identity")
+    except (OSError, EOFError, RuntimeError, UnpicklingError, KeyError, AttributeError) as error:
+        raise TrainingError(
+            f"{path} is no checkpoint, or a damaged one; --restart throws it away, another -o leaves it"
+        ) from error
     differing = sorted(key for key in identity if identity[key] != theirs.get(key))
     if differing:
         raise TrainingError(

@@ -3,13 +3,14 @@
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stkd_screen.errors import TrainingError
@@ -38,9 +39,12 @@ class DistillConfig(TrainConfig):
     initial_alpha: float = 1.0
     initial_beta: float = 4.0
     unlabelled_share: float = 0.5  # of the molecules of an epoch, where there are enough unlabelled ones
-    teacher_memory: float = (
-        4.0  # GB; where what the teacher says fits in, it is asked once, not in each epoch
-    )
+    # Compare states of the teacher as they leave its layers (eq. 8 to the letter), not standardised.
+    raw_states: bool = False
+    # GB; where what the teacher says of the training molecules fits in, it is asked once, else in each step.
+    teacher_memory: float = 2.0
+
+    RECIPES = TrainConfig.RECIPES | {"paper": TrainConfig.RECIPES["paper"] | {"raw_states": True}}
 
     @property
     def stages(self) -> list[tuple[float, float]]:
@@ -72,25 +76,21 @@ def distill(
     return load_weights(run(trainer, folder, report, restart=restart))
 
 
-# Training molecules over which the states of the teacher are standardised.
-SAMPLE = 4096
+SAMPLE = 4096  # training molecules over which the states of the teacher are standardised
+PROBE = 256  # training molecules, at most, that tell how long the teacher takes
+MOST_OF_THE_TIME = 1 / 3  # of max_minutes, for asking it of all of them
 
 
 class Distillation(nn.Module):
-    """A student and the projections that compare it with its teacher (W_feat and W_attn of eq. 8 and 15).
+    """A student and the projections that compare it with its teacher (W_feat and W_attn of eq. 8 and 15)."""
 
-    Args:
-        centre, spread: (pairs, D_V) and (pairs,), see `Distiller.scales_of_states`.
-    """
+    centre: Tensor  # (pairs, D_V), see `Distiller.standardise_states`
+    spread: Tensor  # (pairs,)
 
-    centre: Tensor
-    spread: Tensor
-
-    def __init__(self, student: Student, teacher: Teacher, centre: Tensor, spread: Tensor) -> None:
+    def __init__(self, student: Student, teacher: Teacher, pairs: int) -> None:
         super().__init__()
-        pairs = len(spread)
-        self.register_buffer("centre", centre)
-        self.register_buffer("spread", spread)
+        self.register_buffer("centre", torch.zeros(pairs, teacher.model.config.width))
+        self.register_buffer("spread", torch.ones(pairs))
         self.student = student
         theirs, ours = teacher.model.config, student.config
         self.features = nn.ParameterList(
@@ -105,6 +105,7 @@ class Distiller(StudentTrainer):
     """A student on its way, and its teacher."""
 
     config: DistillConfig
+    COUNTERS = (*StudentTrainer.COUNTERS, "asked_once")
 
     def __init__(self, data: LabelledMolecules, teacher: Teacher, config: DistillConfig) -> None:
         self.teacher = teacher
@@ -123,7 +124,8 @@ class Distiller(StudentTrainer):
             np.flatnonzero(rows & (data.split == SPLITS.index("train"))) for rows in (labelled, ~labelled)
         )
         super().__init__(data, config)
-        self.lessons = self.kept_lessons()
+        self.asked_once: bool | None = None  # see `is_worth_asking_once`; unknown before the first step
+        self.lessons: Lessons | None = None
         scales = [
             (k, theirs.std / self.targets[k].std, (theirs.mean - self.targets[k].mean) / self.targets[k].std)
             for k, theirs in ((k, teacher.targets[t]) for k, t in self.taught.items())
@@ -161,44 +163,68 @@ class Distiller(StudentTrainer):
     def build(self) -> nn.Module:
         student = starting_student(self.config, self.columns, self.start)
         self.pairs = layer_pairs(self.teacher, student, self.config.layer_pairs)
-        return Distillation(student, self.teacher, *self.scales_of_states())
+        return Distillation(student, self.teacher, len(self.pairs))
+
+    def get_ready(self, say: Callable[[str], None]) -> None:
+        rows = self.data.rows("train")
+        if self.asked_once is None:
+            self.asked_once = self.is_worth_asking_once(rows, say)
+        if self.asked_once:
+            say(f"the teacher is asked once of {len(rows):,} molecules")
+            self.lessons = Lessons(self.teacher, self.data, rows, self.layers, self.attends)
+        if self.step == 0 and self.compares_states and not self.config.raw_states:
+            self.standardise_states(rows)
+
+    @property
+    def compares_states(self) -> bool:
+        """Whether some stage has a feature loss."""
+        return any(alpha for alpha, _ in self.config.stages)
+
+    @property
+    def attends(self) -> bool:
+        """Whether some stage has an attention loss."""
+        return any(beta for _, beta in self.config.stages)
 
     @property
     def layers(self) -> list[int]:
         """Of the teacher, those that the student is compared with."""
-        return [p for p, _ in self.pairs]
+        return [p for p, _ in self.pairs] if np.any(self.config.stages) else []
 
-    def kept_lessons(self) -> Lessons | None:
-        """What the teacher says of each training molecule, if there is room to keep it."""
+    def is_worth_asking_once(self, rows: np.ndarray, say: Callable[[str], None]) -> bool:
+        """Whether there is memory, and time, for what the teacher says of all training molecules."""
+        gigabytes = lessons_bytes(self.teacher, self.data, rows, self.layers, self.attends) / 1e9
+        if gigabytes > self.config.teacher_memory:
+            say(f"the teacher is asked in each step: {gigabytes:.1f} GB of answers are over --teacher-memory")
+            return False
+        if self.config.max_minutes is None:
+            return True
         started = time.perf_counter()
-        rows, layers = self.data.rows("train"), self.layers if np.any(self.config.stages) else []
-        with_attention = any(beta for _, beta in self.config.stages)
-        needed = lessons_bytes(self.teacher, self.data, rows, len(layers), with_attention)
-        if needed > self.config.teacher_memory * 1e9:
-            return None
-        lessons = Lessons(self.teacher, self.data, rows, layers, with_attention)
-        self.seconds_before = time.perf_counter() - started
-        return lessons
+        count = min(PROBE, math.ceil(len(rows) / 10))
+        probe = np.random.default_rng(self.config.seed).choice(rows, count, replace=False)
+        Lessons(self.teacher, self.data, probe, self.layers, self.attends)
+        minutes = (time.perf_counter() - started) / 60 * len(rows) / count
+        if minutes > MOST_OF_THE_TIME * self.config.max_minutes:
+            say(
+                "the teacher is asked in each step: to ask it of all molecules first would take "
+                f"{minutes:.1f} of the {self.config.max_minutes:g} minutes"
+            )
+            return False
+        return True
 
-    def scales_of_states(self) -> tuple[Tensor, Tensor]:
-        """Mean (pairs, D_V) and size of the deviations from it (pairs,) of the states that are compared.
+    def standardise_states(self, rows: np.ndarray) -> None:
+        """Find the mean of the states that are compared, and the size of the deviations from it.
 
         Over a sample of the training molecules. Seven eighths of a state are the same for all molecules, so
         without this a student that has learned nothing of a molecule has nearly all of the feature loss
         behind it.
         """
-        centre = torch.zeros(len(self.pairs), self.teacher.model.config.width)
-        spread = torch.ones(len(self.pairs))
-        if not any(alpha for alpha, _ in self.config.stages):
-            return centre, spread
-        rows = self.data.rows("train")
         rows = np.random.default_rng(self.config.seed).choice(rows, min(SAMPLE, len(rows)), replace=False)
-        sample = Lessons(self.teacher, self.data, rows, self.layers, with_attention=False).states
-        for k in range(len(self.pairs)):
-            whole = torch.from_numpy(sample[:, k])
-            centre[k] = whole.mean(0)
-            spread[k] = (whole - centre[k]).square().mean().sqrt()
-        return centre, spread
+        lessons = self.lessons or Lessons(self.teacher, self.data, rows, self.layers, with_attention=False)
+        model = cast(Distillation, self.model)
+        for k, states in enumerate(lessons.batch(rows).states):
+            whole = scale_free(states)
+            model.centre[k] = whole.mean(0)
+            model.spread[k] = (whole - whole.mean(0)).square().mean().sqrt()
 
     def scales(self) -> list[Target]:
         """As for any student; a target without labels is scaled as the teacher scales it."""
@@ -240,9 +266,9 @@ class Distiller(StudentTrainer):
         terms |= self.fingerprint_terms(embedding, bits)
         if alpha:
             losses = [
-                feature_loss((state - centre) / spread, learned.states[q].float(), W_feat)
-                for (_, q), state, W_feat, centre, spread in zip(
-                    self.pairs, lesson.states, model.features, model.centre, model.spread, strict=True
+                feature_loss(state, learned.states[q].float(), W_feat)
+                for (_, q), state, W_feat in zip(
+                    self.pairs, self.as_compared(lesson.states), model.features, strict=True
                 )
             ]
             terms["feature"] = alpha * torch.stack(losses).sum()
@@ -260,6 +286,16 @@ class Distiller(StudentTrainer):
     def ask(self, graphs: GraphBatch, with_attention: bool) -> Lesson:
         """What the teacher says of a batch."""
         return Lesson.of(self.teacher.model(graphs, with_attention), self.layers)
+
+    def as_compared(self, states: list[Tensor]) -> list[Tensor]:
+        """States of the teacher as the feature loss sees them."""
+        if self.config.raw_states:
+            return states
+        model = cast(Distillation, self.model)
+        return [
+            (scale_free(state) - centre) / spread
+            for state, centre, spread in zip(states, model.centre, model.spread, strict=True)
+        ]
 
     def soft_targets(self, target: Tensor, taught: Tensor) -> Tensor:
         """(B, targets): the teacher's word, in the student's scale, where a label is missing; else NaN."""
@@ -282,6 +318,14 @@ class Distiller(StudentTrainer):
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"teacher": self.teacher.sha256}
+
+
+def scale_free(state: Tensor) -> Tensor:
+    """A state of the teacher with mean 0 and variance 1 over its width, as its next layer looks at it.
+
+    As it leaves a layer its size differs a hundredfold between molecules, and the feature loss with it.
+    """
+    return F.layer_norm(state, state.shape[-1:])
 
 
 def _names(targets: Sequence[Target | TargetColumn]) -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from stkd_screen.background import in_background
@@ -45,6 +46,9 @@ def run(trainer: Trainer, folder: Path, report: Report, *, restart: bool = False
         trainer.record(trainer.before)
         write_checkpoint(checkpoint, trainer.identity(), trainer.state())
 
+    started = time.perf_counter()
+    trainer.get_ready(lambda note: report(replace(trainer.progress(None), note=note)))
+    trainer.seconds_before = time.perf_counter() - started
     started = time.perf_counter() - trainer.seconds
     reported = saved = trainer.seconds
     with closing(in_background(trainer.remaining_batches(), depth=4)) as batches:

@@ -32,6 +32,7 @@ from stkd_screen.weights import (
 
 FORMAT = 1  # of the folder, and of the features that a teacher sees
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}  # of one forward pass where nothing is learned
+ATTENTION_WEIGHTS = 2**26  # of all layers, in one such pass that keeps them: 256 MB
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,16 @@ def answers(
     with_attention: bool = False,
 ) -> Iterator[tuple[np.ndarray, Teaching]]:
     """What a teacher says of some molecules, batch by batch of one size, with the rows of each."""
-    device = model.virtual.device
-    atoms = np.diff(molecules.atom_offsets)
-    most = BATCH_TOKENS[device.type]
-    for batch in equal_length_batches(atoms, rows, lambda n: max(1, most // (n + 1))):
+    device, config = model.virtual.device, model.config
+
+    def batch_size(atoms: int) -> int:
+        T = atoms + 1
+        size = BATCH_TOKENS[device.type] // T
+        if with_attention:
+            size = min(size, ATTENTION_WEIGHTS // (config.layers * config.heads * T * T))
+        return max(1, size)
+
+    for batch in equal_length_batches(np.diff(molecules.atom_offsets), rows, batch_size):
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             yield batch, model(graph_batch(molecules, graphs, batch).to(device), with_attention)
 

@@ -8,7 +8,7 @@ import math
 import os
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -70,13 +70,14 @@ class Progress:
     molecules_per_second: float
     seconds_left: float
     valid: Metrics | None = None  # after an evaluation
+    note: str = ""  # what is done before the first step
 
 
 class Trainer(ABC):
     """A model on its way. What a model makes of its input is left to the classes derived from this one."""
 
     # Plain values of the state, saved and restored as they are.
-    COUNTERS = (
+    COUNTERS: ClassVar[tuple[str, ...]] = (
         "step", "epoch", "batches_done", "total_steps", "length_is_fixed", "seconds", "molecules_seen",
         "losses", "before", "best_loss", "best_metrics", "history",
     )  # fmt: skip
@@ -163,6 +164,10 @@ class Trainer(ABC):
 
         It must draw no random number: a run that goes on from the checkpoint before would not draw it.
         """
+
+    def get_ready(self, say: Callable[[str], None]) -> None:
+        """What takes long before the first step of this process, with a word on it; nothing by default."""
+        return
 
     # Data
 
@@ -340,6 +345,7 @@ class Trainer(ABC):
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": torch.get_rng_state(),
+            "random_of_gpus": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
             "counters": {name: getattr(self, name) for name in self.COUNTERS},
             "best_model": self.best_model,
         }
@@ -355,6 +361,8 @@ class Trainer(ABC):
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"].cpu())
+        if state["random_of_gpus"]:
+            torch.cuda.set_rng_state_all([random.cpu() for random in state["random_of_gpus"]])
         self.best_model = state["best_model"]
         self.first_step = self.step
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from stkd_screen.errors import TrainingError
 from stkd_screen.files import file_sha256
 from stkd_screen.records import RecordReader
 from stkd_screen.teach.keys import molecule_keys
-from stkd_screen.teach.labelled import LabelledMolecules
+from stkd_screen.teach.labelled import SPLITS, LabelledMolecules
 from stkd_screen.teach.splits import canonical_split
 from stkd_screen.teach.tables import parse_series, with_graphs, without_excluded
 from stkd_screen.teach.targets import TargetColumn
@@ -26,7 +27,7 @@ def read_unlabelled(
 ) -> LabelledMolecules:
     """A random choice of the molecules of a library, with graphs and without labels.
 
-    Molecules are split by a hash (`canonical_split`), so that none of a labelled test split is learned from.
+    Molecules are split by a hash (`canonical_split`), as tables may be; see `apart_from` for others.
 
     Args:
         inputs: files, folders or `-`.
@@ -61,6 +62,21 @@ def read_unlabelled(
         columns=[*columns],
         graphs=graphs,
     )
+
+
+def apart_from(library: LabelledMolecules, labelled: LabelledMolecules) -> LabelledMolecules:
+    """A library of which no molecule of the valid or test split of some tables is learned from.
+
+    However the tables are split: such molecules go to the test split of the library.
+    """
+    codes, known = (part.needed_graphs().molecule_codes(part.molecules) for part in (library, labelled))
+    train, test = SPLITS.index("train"), SPLITS.index("test")
+    held_out = (library.split == train) & np.isin(codes, known[labelled.split != train])
+    if not held_out.any():
+        return library
+    reason = f"{held_out.sum():,} unlabelled molecules that the tables have in their valid or test split"
+    split = np.where(held_out, test, library.split).astype(library.split.dtype)
+    return replace(library, split=split, left_out=[*library.left_out, reason])
 
 
 def excluded_keys(inputs: Sequence[str | Path]) -> set[str]:
