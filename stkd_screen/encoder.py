@@ -125,7 +125,11 @@ class Encoder:
         if isinstance(smiles, str):
             raise TypeError("embed takes a sequence of SMILES; for a single one give [smiles]")
         chosen = OutputOptions(**options).checked(self.weights)  # type: ignore[arg-type]
-        strings = pa.array(pl.Series(smiles, dtype=pl.String).fill_null("").to_arrow(), pa.large_string())
+        try:
+            series = pl.Series(smiles, dtype=pl.String)
+        except TypeError as error:
+            raise TypeError("embed takes a list, a NumPy array or a Polars series of strings") from error
+        strings = pa.array(series.fill_null("").to_arrow(), pa.large_string())
         tables = []
         for start in range(0, max(len(strings), 1), self.window):
             part = pa.concat_arrays([strings[start : start + self.window]])  # a copy with offset 0

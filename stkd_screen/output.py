@@ -117,7 +117,13 @@ def result_table(
         first_row: number of the first record in the whole input.
     """
     assert options.level is not None
-    errors, kinds = row_errors(records, molecules, prediction)
+    finite = np.isfinite(prediction).all(axis=1)
+    if options.embedding:
+        numpy_type, arrow_type = EMBEDDING_TYPES[options.embedding_dtype]
+        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and so an error
+            written = embedding[:, : options.dims].astype(numpy_type)
+        finite &= np.isfinite(written).all(axis=1)
+    errors, kinds = row_errors(records, molecules, finite)
     failed = np.array([error is not None for error in errors], bool)
     columns: dict[str, pa.Array] = {
         "row": pa.array(np.arange(first_row, first_row + len(records))),
@@ -128,11 +134,9 @@ def result_table(
         missing = failed if k is not None else np.ones(len(records), bool)
         columns[name] = pa.array(prediction[:, k or 0], pa.float32(), mask=missing)
     if options.embedding:
-        numpy_type, arrow_type = EMBEDDING_TYPES[options.embedding_dtype]
-        embedding = embedding[:, : options.dims]
-        values = np.where(failed[:, None], 0, embedding).astype(numpy_type)
+        written[failed] = 0
         columns["embedding"] = pa.FixedSizeListArray.from_arrays(
-            pa.array(values.reshape(-1), arrow_type), embedding.shape[1], mask=pa.array(failed)
+            pa.array(written.reshape(-1), arrow_type), written.shape[1], mask=pa.array(failed)
         )
     columns["error"] = pa.array(errors, pa.string())
     columns["warning"] = warnings_of(
@@ -147,9 +151,13 @@ def result_table(
 
 
 def row_errors(
-    records: Records, molecules: Molecules, prediction: np.ndarray
+    records: Records, molecules: Molecules, finite: np.ndarray
 ) -> tuple[list[str | None], Counter[str]]:
-    """Why each record has no result, None where it has one; and how often each kind of reason occurs."""
+    """Why each record has no result, None where it has one; and how often each kind of reason occurs.
+
+    Args:
+        finite: (R,) bool, whether all that is to be written of a molecule is finite.
+    """
     errors: list[str | None] = [None] * len(records)
     kinds: Counter[str] = Counter()
     for i in np.flatnonzero(molecules.error).tolist():
@@ -157,7 +165,7 @@ def row_errors(
             code, column = molecules.error[i], molecules.error_column[i]
             errors[i] = describe_error(code, column, records.smiles[i].as_py())
             kinds[error_class(code)] += 1
-    for i in np.flatnonzero((molecules.error == 0) & ~np.isfinite(prediction).all(axis=1)).tolist():
+    for i in np.flatnonzero((molecules.error == 0) & ~finite).tolist():
         errors[i] = NOT_FINITE
         kinds[NOT_FINITE] += 1
     for i, reason in records.errors.items():

@@ -1,32 +1,23 @@
 """The commands as a user runs them."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import polars as pl
 import pytest
 
 from stkd_screen import __version__
-from stkd_screen.cli import main
 
 
 @pytest.fixture
-def stkd_screen(monkeypatch, capsys):
-    """Run a command in this process: exit status, standard output, standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["stkd-screen", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        printed = capsys.readouterr()
-        return SimpleNamespace(returncode=exit_.value.code, stdout=printed.out, stderr=printed.err)
-
-    return run
+def stkd_screen(monkeypatch, run_command):
+    """Run a command in this process, in a wide terminal."""
+    monkeypatch.setenv("COLUMNS", "200")
+    return run_command
 
 
 def test_version(stkd_screen):
@@ -41,6 +32,14 @@ def test_embed_prints_a_summary_and_exits_0_with_bad_rows(stkd_screen, toy, tmp_
     for text in ("records", "unclosed ring bond", "too many bonds", "out.parquet", "molecules/s"):
         assert text in result.stderr
     assert pl.read_parquet(tmp_path / "out.parquet")["id"].to_list() == ["ethanol", "ring", "five"]
+
+
+def test_an_input_without_records_is_not_called_complete_already(stkd_screen, toy, tmp_path):
+    (tmp_path / "in.smi").write_text("\n# nothing\n")
+    command = ["embed", tmp_path / "in.smi", "-o", tmp_path / "out.parquet", "--model", toy.weights]
+    for _ in range(2):
+        result = stkd_screen(*command)
+        assert "no record in the input" in result.stderr and "complete already" not in result.stderr
 
 
 def test_embed_reads_standard_input_and_prints_json(toy, tmp_path):
@@ -132,7 +131,11 @@ def test_a_run_that_stops_in_the_middle_ends_cleanly(toy, tmp_path, stop):
     if stop == "strict":
         command.append("--strict")
     process = subprocess.Popen(
-        [*command, "-o", tmp_path / "out.parquet"], stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        [*command, "-o", tmp_path / "out.parquet"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"COLUMNS": "400"},
     )
     if stop == "interrupt":
         while not list(tmp_path.glob("*.partial/rows")) and process.poll() is None:
@@ -141,6 +144,7 @@ def test_a_run_that_stops_in_the_middle_ends_cleanly(toy, tmp_path, stop):
     error = process.communicate(timeout=120)[1]
     assert process.returncode == {"strict": 1, "interrupt": 130}[stop], error
     assert "Traceback" not in error and not (tmp_path / "out.parquet").exists()
+    assert (f"{tmp_path / 'out.parquet.partial'}, unfinished" in error) == (stop == "interrupt")
     command = [argument for argument in command if argument != "--strict"]
     subprocess.run([*command, "-o", tmp_path / "out.parquet", "--json"], check=True)
     assert pl.read_parquet(tmp_path / "out.parquet")["id"].to_list()[8_999:9_002] == [

@@ -204,6 +204,25 @@ def test_nan_is_an_error_row_and_counted(encoder, tmp_path, monkeypatch):
     assert documented("the model gives NaN for a molecule", "", 0)
 
 
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(torch.nan, "float32"), (1e6, "float16"), (-torch.inf, "float32")]
+)
+def test_an_embedding_that_is_not_finite_as_written_is_an_error_row(encoder, monkeypatch, value, dtype):
+    """Also where only float16 cannot hold it; nobody sees an embedding that is not written."""
+    forward = encoder.student.forward
+
+    def run(tokens, n_atoms, learned=None):
+        states, prediction = forward(tokens, n_atoms, learned)
+        states[n_atoms == 2, 0] = value
+        return states, prediction
+
+    monkeypatch.setattr(encoder.student, "forward", run)
+    frame = encoder.embed(["C", "CC", "CCC"], embedding_dtype=dtype)
+    assert frame["error"].to_list() == [None, NOT_FINITE, None]
+    assert frame["embedding"].null_count() == frame["weight_ev"].null_count() == 1
+    assert not encoder.embed(["C", "CC", "CCC"], embedding=False)["error"].count()
+
+
 def test_a_model_that_gives_only_nan_stops_the_run(encoder, tmp_path, monkeypatch):
     (tmp_path / "x.smi").write_text("C\n" * 3000)
     monkeypatch.setattr(encoder.student, "forward", not_a_number(encoder.student, [1]))

@@ -4,6 +4,7 @@ import importlib.util
 import random
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -93,20 +94,22 @@ def variants():
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """Well-known molecules of at most 12 heavy atoms, and a row that is none."""
+    """Well-known molecules of at most 12 heavy atoms, and rows that are none."""
     smiles = [smiles for smiles, *_ in read(EXAMPLES / "molecules.smi")]
     small = [text for text in smiles if Chem.MolFromSmiles(text).GetNumAtoms() <= 12]
     path = tmp_path_factory.mktemp("variants") / "table.csv"
-    path.write_text("\n".join(["smiles", *small, "bad("]) + "\n")
+    path.write_text("\n".join(["smiles,y", *(f"{text},1" for text in small), "bad(,1", ",1", " ,1"]) + "\n")
     return path
 
 
 def test_variants_are_new_distinct_small_and_of_the_same_chemistry(variants, table):
-    made = list(variants.variants(table, "smiles", per_molecule=20, seed=1))
-    originals = [Chem.MolFromSmiles(text) for text in table.read_text().split()[1:-1]]
+    molecules = variants.read_table(table, "smiles")
+    known = {*molecules, "C1CCCC1"}
+    made = list(variants.variants(molecules, known, per_molecule=20, seed=1))
     assert len(made) > 100 and len(set(made)) == len(made)
-    assert not set(made) & {Chem.MolToSmiles(m, isomericSmiles=False) for m in originals}
-    allowed = set().union(*map(variants.neighbourhoods, originals))
+    assert not set(made) & {*molecules, "C1CCCC1"} and known >= set(made)
+    assert "C1CCCC1" in variants.variants(molecules, set(molecules), per_molecule=20, seed=1)
+    allowed = set().union(*(variants.neighbourhoods(Chem.MolFromSmiles(text)) for text in molecules))
     for smiles in made:
         molecule = Chem.MolFromSmiles(smiles)
         assert Chem.MolToSmiles(molecule) == smiles and "." not in smiles
@@ -117,21 +120,32 @@ def test_variants_are_new_distinct_small_and_of_the_same_chemistry(variants, tab
 
 def test_each_kind_of_edit_makes_variants(variants):
     generator = random.Random(2)
-    kinds = {}
-    for _ in range(3000):
-        molecule = Chem.RWMol(Chem.MolFromSmiles("CC1CCC1C=O"))
-        variants.edit(molecule, [6, 7, 8], generator)
-        if (made := variants.sanitised(molecule)) is not None:
-            kinds.setdefault((made.GetNumAtoms(), made.GetNumBonds(), Chem.MolToSmiles(made)), 0)
-    sizes = {size[:2] for size in kinds}
-    assert sizes == {(7, 7), (8, 8), (6, 6), (7, 8), (7, 6)}  # changed, added, taken, closed, opened
-    assert any("N" in smiles for *_, smiles in kinds) and any("C=C" in smiles for *_, smiles in kinds)
+    molecule = Chem.MolFromSmiles("CC1CCC1C=O")
+    elements = Counter({6: 5, 7: 1, 8: 1})
+    made = [variants.edited(molecule, elements, generator) for _ in range(3000)]
+    kept = [m for m in made if m is not None]
+    sizes = {(m.GetNumAtoms() - 7, m.GetNumBonds() - 7) for m in kept}
+    assert {(0, 0), (1, 1), (-1, -1), (0, 1), (0, -1)} <= sizes  # changed, added, taken, closed, opened
+    assert {(2, 2), (-2, -2), (0, 2), (0, -2), (1, 2)} <= sizes  # two edits
+    smiles = set(map(Chem.MolToSmiles, kept))
+    assert {"CC1=CCC1C=O", "NC1CCC1C=O", "CC1CCC1CO"} <= smiles
+    for smallest in ("C", "[H][H]", "CC"):
+        assert any(variants.edited(Chem.MolFromSmiles(smallest), elements, generator) for _ in range(200))
 
 
-def test_the_variants_script_is_fixed_by_its_seed(variants, table, tmp_path):
+def test_the_variants_script_is_fixed_by_its_seed_and_repeats_none(variants, table, tmp_path):
     output = tmp_path / "variants.smi.gz"
-    command = [sys.executable, VARIANTS, table, "--per-molecule", "5", "--seed", "3", "-o", output]
+    command = [sys.executable, VARIANTS, table, table, "--per-molecule", "5", "--seed", "3", "-o", output]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     made = [smiles for smiles, _, _ in read(output)]
-    assert made == list(variants.variants(table, "smiles", 5, 3)) and len(made) > 20
-    assert printed == f"{table}: {len(made)} variants\n"
+    molecules = variants.read_table(table, "smiles")
+    assert made == list(variants.variants(molecules, set(molecules), 5, 3)) and len(made) > 20
+    assert printed == f"{table}: {len(made)} variants\n{table}: 0 variants\n"
+
+
+@pytest.mark.parametrize("arguments", [["missing.csv"], ["table.csv", "--smiles-column", "structure"]])
+def test_the_variants_script_says_what_it_cannot_read(table, tmp_path, arguments):
+    command = [sys.executable, VARIANTS, *arguments, "-o", tmp_path / "out.smi"]
+    failed = subprocess.run(command, capture_output=True, text=True, cwd=table.parent)
+    assert failed.returncode == 1 and failed.stderr.startswith("error: ") and "Traceback" not in failed.stderr
+    assert not (tmp_path / "out.smi").exists()

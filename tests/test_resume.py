@@ -264,6 +264,11 @@ def test_standard_input_runs_once_and_cannot_be_continued(encoder, tmp_path, mon
         run(encoder, "-", output)
     give(LINES)
     assert run(encoder, "-", output, restart=True).records == 100
+    give(LINES[:50])  # what is done already may be of another input
+    with pytest.raises(OutputError, match="exists already, and whether standard input.*--overwrite"):
+        run(encoder, "-", output)
+    give(LINES[:50])
+    assert run(encoder, "-", output, overwrite=True).records == 50
 
 
 def test_strict_rows_before_the_bad_one_are_kept(encoder, library, tmp_path):

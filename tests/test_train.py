@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import io
 from dataclasses import replace
 from itertools import pairwise
 
@@ -10,19 +11,21 @@ import polars as pl
 import pytest
 import torch
 from conftest import TOY_TRAINING
+from rich.console import Console
 
+from stkd_screen.cli.display import metrics_table
 from stkd_screen.errors import StkdError, TrainingError
 from stkd_screen.smiles.tokens import MAX_ATOMS, random_positions
 from stkd_screen.student import PRESETS
 from stkd_screen.teach.checkpoint import write_checkpoint
 from stkd_screen.teach.distill import DistillConfig
-from stkd_screen.teach.evaluate import evaluate_model, predict
+from stkd_screen.teach.evaluate import evaluate_model, predict, split_metrics
 from stkd_screen.teach.losses import task_loss
 from stkd_screen.teach.tables import read_labelled
 from stkd_screen.teach.targets import HARTREE_IN_EV, TargetColumn
 from stkd_screen.teach.train import StudentTrainer, TrainConfig, train
 from stkd_screen.teach.trainer import Trainer
-from stkd_screen.weights import load_weights
+from stkd_screen.weights import Target, load_weights
 
 
 def measure(weights, data, split):
@@ -298,3 +301,12 @@ def test_what_follows_the_smiles_is_no_part_of_it(tmp_path):
     pl.DataFrame({"smiles": [" CC |$;$|", "CCO "], "y": [1.0, 2.0]}).write_csv(tmp_path / "t.csv")
     data = read_labelled([tmp_path / "t.csv"], [TargetColumn.parse("a.y=y:eV")])
     assert np.diff(data.molecules.atom_offsets).tolist() == [2, 3]
+
+
+def test_r2_of_labels_that_do_not_differ_is_not_shown():
+    target = Target("y", "my", "eV", 0.0, 1.0)
+    one = {"test": split_metrics(np.array([[0.5]]), np.array([[0.4]]), [target])}
+    assert np.isnan(one["test"]["my.y"]["r2"]) and one["test"]["my.y"]["mae"] == pytest.approx(0.1)
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(metrics_table(one, [target]))
+    assert "0.1000" in console.export_text() and "nan" not in console.export_text()

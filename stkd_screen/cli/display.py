@@ -1,5 +1,6 @@
 """What a run looks like while it goes on, and its tables at the end."""
 
+import math
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +44,14 @@ def metrics_table(metrics: "dict[str, Metrics]", targets: "list[Target]") -> Tab
         table.add_column(heading, justify="left" if heading == "unit" else "right")
     for split, by_target in metrics.items():
         for name, measures in by_target.items():
-            figures = [f"{measures[key]:.4f}" if key in measures else "" for key in shown]
+            figures = [_figure(measures.get(key, math.nan)) for key in shown]
             table.add_row(name, split, *figures, units[name], f"{measures['n']:,}")
     return table
+
+
+def _figure(value: float) -> str:
+    """Nothing where a measure does not exist: a class has no MAE, a single molecule no R2."""
+    return "" if math.isnan(value) else f"{value:.4f}"
 
 
 def _main_measure(name: str, measures: dict[str, float]) -> str:

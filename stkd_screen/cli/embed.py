@@ -163,6 +163,7 @@ def _summary_table(summary: "Summary", output: str, startup: float) -> "Table":
     from rich.table import Table
 
     from stkd_screen.cli.display import duration
+    from stkd_screen.parts.outputs import output_at
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
@@ -173,7 +174,9 @@ def _summary_table(summary: "Summary", output: str, startup: float) -> "Table":
     )
     for reason, count in summary.bad.most_common():
         table.add_row("bad", f"{count:,}  {reason}")
-    if summary.resumed == summary.records and summary.complete:
+    if summary.complete and not summary.records:
+        table.add_row("time", "no record in the input")
+    elif summary.complete and summary.resumed == summary.records:
         table.add_row("time", "complete already, nothing to do")
     else:
         done_before = f", {summary.resumed:,} records were done before" if summary.resumed else ""
@@ -182,5 +185,6 @@ def _summary_table(summary: "Summary", output: str, startup: float) -> "Table":
             f"{duration(summary.seconds)}  ({summary.rate:,.0f} molecules/s{done_before}), "
             f"after {startup:.0f} s to start",
         )
-    table.add_row("output", f"{output}  ({summary.output_bytes / 1e6:,.1f} MB)")
+    place = output if summary.complete else f"{output_at(output).work}, unfinished"
+    table.add_row("output", f"{place}  ({summary.output_bytes / 1e6:,.1f} MB)")
     return table

@@ -38,6 +38,11 @@ def begin(
                     f"{output.path} exists already, made otherwise ({'; '.join(different)}); "
                     "give another -o, or --overwrite to replace it"
                 )
+            if not plan.can_be_read_again:
+                raise OutputError(
+                    f"{output.path} exists already, and whether standard input or a pipe is the same again "
+                    "cannot be known; give another -o, or --overwrite to replace it"
+                )
             return finished
         if output.path.is_file():
             raise OutputError(f"{output.path} exists already; give another -o, or --overwrite to replace it")

@@ -1,5 +1,6 @@
 """The model card: README.md of a model's folder, written by the run that made it."""
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -111,7 +112,8 @@ MEASURES = {"mae": "MAE", "rmse": "RMSE", "r2": "R2", "auc": "AUC", "log_loss": 
 
 
 def _measures(measures: dict[str, float]) -> str:
-    return ", ".join(f"{MEASURES[key]} {value:.4f}" for key, value in measures.items() if key in MEASURES)
+    known = {key: value for key, value in measures.items() if key in MEASURES and not math.isnan(value)}
+    return ", ".join(f"{MEASURES[key]} {value:.4f}" for key, value in known.items())
 
 
 def _levels(targets: list[Target], coverage: Coverage) -> list[str]:

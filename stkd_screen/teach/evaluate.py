@@ -41,11 +41,13 @@ def split_metrics(predicted: np.ndarray, truth: np.ndarray, targets: Sequence[Ta
 
 
 def number_measures(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """MAE, RMSE and R2; the last is NaN where the labels do not differ."""
     error = predicted - truth
+    spread = ((truth - truth.mean()) ** 2).sum()
     return {
         "mae": float(np.abs(error).mean()),
         "rmse": float(np.sqrt((error**2).mean())),
-        "r2": float(1 - (error**2).sum() / max(((truth - truth.mean()) ** 2).sum(), 1e-30)),
+        "r2": float(1 - (error**2).sum() / spread) if spread > 0 else float("nan"),
     }
 
 
