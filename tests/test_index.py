@@ -12,6 +12,8 @@ import pytest
 
 from stkd_screen import output
 from stkd_screen.errors import OutputError, SearchError
+from stkd_screen.parts.manifest import Manifest, Part, save_manifest
+from stkd_screen.parts.outputs import MANIFEST, MANIFEST_KEY
 from stkd_screen.search import inverted_lists, store
 from stkd_screen.search.build import BuildOptions, build_index
 from stkd_screen.search.home import default_index, find_index, index_folder, list_indexes
@@ -161,6 +163,58 @@ def test_a_folder_of_shards_is_one_library(tmp_path):
     manifest, index = build(tmp_path / "shards")
     assert manifest.rows == 30
     assert index.store.records(np.arange(30))["id"].to_pylist() == [f"m{i}" for i in range(30)]
+
+
+def write_manifest(folder, parts, **about):
+    """The manifest that `embed` keeps in the folder of its parts."""
+    made = [Part(300, file.stat().st_size, "", {}, 0, file.name) for file in parts]
+    manifest = Manifest("drawn", "a" * 64, {}, [], {}, made, **{"complete": True} | about)
+    save_manifest(manifest, folder / MANIFEST)
+    return manifest
+
+
+def test_of_a_folder_the_parts_that_its_manifest_names_are_taken(tmp_path):
+    folder = tmp_path / "out"
+    parts = [write_library(folder / f"part-0000{i}.parquet", seed=i) for i in range(3)]
+    write_manifest(folder, parts[:2])
+    assert Library([folder]).files == Library([tmp_path]).files == parts[:2]
+    parts[0].unlink()
+    with pytest.raises(SearchError, match=r"part-00000\.parquet has 0 bytes, .*; copy the folder again"):
+        Library([folder])
+
+
+def test_an_unfinished_run_of_embed_is_refused(tmp_path):
+    folder = tmp_path / "out"
+    part = write_library(folder / "part-00000.parquet")
+    write_manifest(folder, [part], complete=False)
+    unfinished = r"an unfinished run .* give the same embed command again to finish it"
+    for library in (folder, tmp_path):
+        with pytest.raises(SearchError, match=f"out: {unfinished}, or name single files"):
+            Library([library])
+    assert Library([part]).files == [part]
+
+
+def test_a_file_that_embed_has_not_finished_is_no_missing_file(tmp_path):
+    work = tmp_path / "lib" / "out.parquet.partial"
+    write_library(tmp_path / "lib" / "other.parquet")
+    work.mkdir()
+    write_manifest(work, [], complete=False)
+    with pytest.raises(SearchError, match=r"out\.parquet: an unfinished run of stkd-screen embed"):
+        Library([tmp_path / "lib" / "out.parquet"])
+    with pytest.raises(SearchError, match=r"out\.parquet\.partial: an unfinished run of stkd-screen embed"):
+        Library([tmp_path / "lib"])
+
+
+def test_a_damaged_input_of_embed_is_told(tmp_path, stkd_screen):
+    part = write_library(tmp_path / "out" / "part-00000.parquet")
+    manifest = write_manifest(tmp_path / "out", [part], input_fault="x.smi.gz: damaged")
+    table = pq.read_table(part)
+    with pq.ParquetWriter(tmp_path / "single.parquet", table.schema) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({MANIFEST_KEY: manifest.to_json()})
+    for path in (tmp_path / "out", tmp_path / "single.parquet"):
+        told = f"warning: {path}: its input was damaged, so molecules may be missing: x.smi.gz: damaged"
+        assert told in stkd_screen("index", path).stderr
 
 
 def test_an_index_is_replaced_only_when_told(tmp_path):
