@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -257,6 +258,16 @@ def test_a_killed_build_leaves_the_old_index(tmp_path):
     assert list_indexes() == [index_folder("drawn")]
     assert build(file, overwrite=True)[0].rows == old.rows
     assert [path.name for path in index_folder("drawn").parent.iterdir()] == ["drawn"]
+
+
+def test_an_index_is_on_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    done, rename = [], Path.rename
+    monkeypatch.setattr("stkd_screen.search.build.sync", lambda path: done.append(path.name))
+    monkeypatch.setattr(Path, "rename", lambda path, to: (done.append("rename"), rename(path, to)))
+    manifest, _ = build(write_library(tmp_path / "a.parquet"), kind="ivf")
+    at = done.index("rename")
+    assert set(done[:at]) == {*manifest.files, "manifest.json", ".drawn.partial"}
+    assert done[at + 1 :] == ["indexes"]
 
 
 @pytest.mark.parametrize("name", ["vectors.f16", "records.arrow", "lists.faiss", "lists.ivfdata"])

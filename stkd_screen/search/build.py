@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from stkd_screen.errors import OutputError, SearchError
+from stkd_screen.files import sync
 from stkd_screen.search.home import MANIFEST, set_default_index
 from stkd_screen.search.index import Index
 from stkd_screen.search.inverted_lists import (
@@ -42,9 +43,9 @@ def build_index(
 ) -> tuple[Manifest, str]:
     """Build an index, or extend one, and make it the default.
 
-    All is written beside the final place and moved there at the end: a build that fails or is killed
-    leaves an index that was there before as it was. An index that is extended keeps its vectors, and its
-    lists are made anew for all of them.
+    All is written beside the final place, flushed to disk and moved there at the end: a build that fails or
+    is killed leaves an index that was there before as it was. An index that is extended keeps its vectors,
+    and its lists are made anew for all of them.
 
     Args:
         library: the embedded molecules.
@@ -157,10 +158,13 @@ def _replacing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)  # what a killed build left
         partial.mkdir(parents=True)
         yield partial
+        for path in (*partial.iterdir(), partial):
+            sync(path)
         shutil.rmtree(before, ignore_errors=True)
         if folder.exists():
             folder.rename(before)
         partial.rename(folder)
+        sync(folder.parent)
         shutil.rmtree(before, ignore_errors=True)
     except OSError as error:
         raise OutputError(
