@@ -270,6 +270,59 @@ def test_an_index_is_on_disk_before_it_takes_its_place(tmp_path, monkeypatch):
     assert done[at + 1 :] == ["indexes"]
 
 
+@pytest.mark.parametrize(("renames", "rows"), [(1, 300), (2, 200), (3, 200)])
+def test_a_build_killed_while_it_takes_its_place_leaves_an_index(tmp_path, renames, rows):
+    build(write_library(tmp_path / "a.parquet"))
+    new = write_library(tmp_path / "b.parquet", 200)
+    code = (
+        "import os, sys; from pathlib import Path; from stkd_screen.search.build import *; "
+        "rename, left = Path.rename, [None] * int(sys.argv[3])\n"
+        "def rename_and_die(path, to):\n"
+        "    rename(path, to)\n"
+        "    left.pop()\n"
+        "    left or os._exit(9)\n"
+        "Path.rename = rename_and_die\n"
+        "build_index(Library([sys.argv[1]]), Path(sys.argv[2]), BuildOptions(overwrite=True))"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, new, index_folder("drawn"), str(renames)])
+    assert killed.returncode == 9
+    with pytest.raises(OutputError, match="there already"):
+        build(new)
+    assert Index(find_index()).manifest.rows == rows
+    build(new, overwrite=True)
+    assert [path.name for path in index_folder("drawn").parent.iterdir()] == ["drawn"]
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [
+        find_index,
+        lambda: find_index("drawn"),
+        lambda: list_indexes()[0],
+        lambda: Index(index_folder("drawn")).folder,
+    ],
+)
+def test_an_index_that_was_left_aside_is_put_back(tmp_path, opened):
+    old, _ = build(write_library(tmp_path / "a.parquet"))
+    build(write_library(tmp_path / "b.parquet"), name="another")
+    for name in ("drawn", "another"):
+        index_folder(name).rename(index_folder(name).with_name(f".{name}.before"))
+    assert Index(opened()).manifest.rows == old.rows
+
+
+def test_two_builds_of_one_index_are_kept_apart(tmp_path):
+    file = write_library(tmp_path / "a.parquet")
+    refused = []
+
+    def build_another(*_):
+        with pytest.raises(OutputError, match="drawn is being built by another process; wait for it"):
+            build(file)
+        refused.append(True)
+
+    build_index(Library([file]), index_folder("drawn"), BuildOptions(), build_another)
+    assert refused and Index(find_index()).manifest.rows == 300
+
+
 @pytest.mark.parametrize("name", ["vectors.f16", "records.arrow", "lists.faiss", "lists.ivfdata"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "altered"])
 def test_a_damaged_file_is_named(tmp_path, name, damage):
