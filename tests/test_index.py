@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,8 @@ import pytest
 
 from stkd_screen import output
 from stkd_screen.errors import OutputError, SearchError
+from stkd_screen.parts.manifest import Manifest, Part, save_manifest
+from stkd_screen.parts.outputs import MANIFEST, MANIFEST_KEY
 from stkd_screen.search import inverted_lists, store
 from stkd_screen.search.build import BuildOptions, build_index
 from stkd_screen.search.home import default_index, find_index, index_folder, list_indexes
@@ -163,6 +166,58 @@ def test_a_folder_of_shards_is_one_library(tmp_path):
     assert index.store.records(np.arange(30))["id"].to_pylist() == [f"m{i}" for i in range(30)]
 
 
+def write_manifest(folder, parts, **about):
+    """The manifest that `embed` keeps in the folder of its parts."""
+    made = [Part(300, file.stat().st_size, "", {}, 0, file.name) for file in parts]
+    manifest = Manifest("drawn", "a" * 64, {}, [], {}, made, **{"complete": True} | about)
+    save_manifest(manifest, folder / MANIFEST)
+    return manifest
+
+
+def test_of_a_folder_the_parts_that_its_manifest_names_are_taken(tmp_path):
+    folder = tmp_path / "out"
+    parts = [write_library(folder / f"part-0000{i}.parquet", seed=i) for i in range(3)]
+    write_manifest(folder, parts[:2])
+    assert Library([folder]).files == Library([tmp_path]).files == parts[:2]
+    parts[0].unlink()
+    with pytest.raises(SearchError, match=r"part-00000\.parquet has 0 bytes, .*; copy the folder again"):
+        Library([folder])
+
+
+def test_an_unfinished_run_of_embed_is_refused(tmp_path):
+    folder = tmp_path / "out"
+    part = write_library(folder / "part-00000.parquet")
+    write_manifest(folder, [part], complete=False)
+    unfinished = r"an unfinished run .* give the same embed command again to finish it"
+    for library in (folder, tmp_path):
+        with pytest.raises(SearchError, match=f"out: {unfinished}, or name single files"):
+            Library([library])
+    assert Library([part]).files == [part]
+
+
+def test_a_file_that_embed_has_not_finished_is_no_missing_file(tmp_path):
+    work = tmp_path / "lib" / "out.parquet.partial"
+    write_library(tmp_path / "lib" / "other.parquet")
+    work.mkdir()
+    write_manifest(work, [], complete=False)
+    with pytest.raises(SearchError, match=r"out\.parquet: an unfinished run of stkd-screen embed"):
+        Library([tmp_path / "lib" / "out.parquet"])
+    with pytest.raises(SearchError, match=r"out\.parquet\.partial: an unfinished run of stkd-screen embed"):
+        Library([tmp_path / "lib"])
+
+
+def test_a_damaged_input_of_embed_is_told(tmp_path, stkd_screen):
+    part = write_library(tmp_path / "out" / "part-00000.parquet")
+    manifest = write_manifest(tmp_path / "out", [part], input_fault="x.smi.gz: damaged")
+    table = pq.read_table(part)
+    with pq.ParquetWriter(tmp_path / "single.parquet", table.schema) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({MANIFEST_KEY: manifest.to_json()})
+    for path in (tmp_path / "out", tmp_path / "single.parquet"):
+        told = f"warning: {path}: its input was damaged, so molecules may be missing: x.smi.gz: damaged"
+        assert told in stkd_screen("index", path).stderr
+
+
 def test_an_index_is_replaced_only_when_told(tmp_path):
     file = write_library(tmp_path / "a.parquet", 20)
     build(file)
@@ -203,6 +258,69 @@ def test_a_killed_build_leaves_the_old_index(tmp_path):
     assert list_indexes() == [index_folder("drawn")]
     assert build(file, overwrite=True)[0].rows == old.rows
     assert [path.name for path in index_folder("drawn").parent.iterdir()] == ["drawn"]
+
+
+def test_an_index_is_on_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    done, rename = [], Path.rename
+    monkeypatch.setattr("stkd_screen.search.build.sync", lambda path: done.append(path.name))
+    monkeypatch.setattr(Path, "rename", lambda path, to: (done.append("rename"), rename(path, to)))
+    manifest, _ = build(write_library(tmp_path / "a.parquet"), kind="ivf")
+    at = done.index("rename")
+    assert set(done[:at]) == {*manifest.files, "manifest.json", ".drawn.partial"}
+    assert done[at + 1 :] == ["indexes"]
+
+
+@pytest.mark.parametrize(("renames", "rows"), [(1, 300), (2, 200), (3, 200)])
+def test_a_build_killed_while_it_takes_its_place_leaves_an_index(tmp_path, renames, rows):
+    build(write_library(tmp_path / "a.parquet"))
+    new = write_library(tmp_path / "b.parquet", 200)
+    code = (
+        "import os, sys; from pathlib import Path; from stkd_screen.search.build import *; "
+        "rename, left = Path.rename, [None] * int(sys.argv[3])\n"
+        "def rename_and_die(path, to):\n"
+        "    rename(path, to)\n"
+        "    left.pop()\n"
+        "    left or os._exit(9)\n"
+        "Path.rename = rename_and_die\n"
+        "build_index(Library([sys.argv[1]]), Path(sys.argv[2]), BuildOptions(overwrite=True))"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, new, index_folder("drawn"), str(renames)])
+    assert killed.returncode == 9
+    with pytest.raises(OutputError, match="there already"):
+        build(new)
+    assert Index(find_index()).manifest.rows == rows
+    build(new, overwrite=True)
+    assert [path.name for path in index_folder("drawn").parent.iterdir()] == ["drawn"]
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [
+        find_index,
+        lambda: find_index("drawn"),
+        lambda: list_indexes()[0],
+        lambda: Index(index_folder("drawn")).folder,
+    ],
+)
+def test_an_index_that_was_left_aside_is_put_back(tmp_path, opened):
+    old, _ = build(write_library(tmp_path / "a.parquet"))
+    build(write_library(tmp_path / "b.parquet"), name="another")
+    for name in ("drawn", "another"):
+        index_folder(name).rename(index_folder(name).with_name(f".{name}.before"))
+    assert Index(opened()).manifest.rows == old.rows
+
+
+def test_two_builds_of_one_index_are_kept_apart(tmp_path):
+    file = write_library(tmp_path / "a.parquet")
+    refused = []
+
+    def build_another(*_):
+        with pytest.raises(OutputError, match="drawn is being built by another process; wait for it"):
+            build(file)
+        refused.append(True)
+
+    build_index(Library([file]), index_folder("drawn"), BuildOptions(), build_another)
+    assert refused and Index(find_index()).manifest.rows == 300
 
 
 @pytest.mark.parametrize("name", ["vectors.f16", "records.arrow", "lists.faiss", "lists.ivfdata"])

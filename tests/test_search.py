@@ -83,6 +83,18 @@ def test_a_molecule_of_the_library_finds_itself(ask, toy_index):
     assert first["weight_ev"] == stored["weight_ev"][0] and first["error"] is None
 
 
+@pytest.mark.parametrize("query", ["CCO ethanol", " CCO\tethanol ", "CCO \t ethanol"])
+def test_an_id_follows_the_smiles_after_white_space(ask, query):
+    first = ask(query, k=1).row(0, named=True)
+    assert (first["query_smiles"], first["query_id"]) == ("CCO", "ethanol")
+
+
+def test_a_smiles_may_be_longer_than_the_name_of_a_file(ask):
+    long = "[CH3]" + "[CH2]" * 60 + "[CH3]"
+    first = ask(long, k=1).row(0, named=True)
+    assert (first["query_smiles"], first["query_id"], first["rank"]) == (long, None, 1)
+
+
 def test_every_query_has_its_rows_in_input_order(ask, tmp_path):
     (tmp_path / "q.smi").write_text("CCCCO a\nC1CC b\no1C*c1 c\n")
     hits = ask(str(tmp_path / "q.smi"), k=2)

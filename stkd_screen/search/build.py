@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 
 from stkd_screen.errors import OutputError, SearchError
-from stkd_screen.search.home import MANIFEST, set_default_index
+from stkd_screen.files import sync
+from stkd_screen.search.home import MANIFEST, building, place_aside, set_default_index
 from stkd_screen.search.index import Index
 from stkd_screen.search.inverted_lists import (
     EXACT,
@@ -42,9 +43,9 @@ def build_index(
 ) -> tuple[Manifest, str]:
     """Build an index, or extend one, and make it the default.
 
-    All is written beside the final place and moved there at the end: a build that fails or is killed
-    leaves an index that was there before as it was. An index that is extended keeps its vectors, and its
-    lists are made anew for all of them.
+    All is written beside the final place, flushed to disk and moved there at the end: a build that fails or
+    is killed leaves an index that was there before as it was. An index that is extended keeps its vectors,
+    and its lists are made anew for all of them.
 
     Args:
         library: the embedded molecules.
@@ -58,10 +59,10 @@ def build_index(
     Raises:
         SearchError: the library has no usable row, does not fit the index it is added to, or has too few
             rows for the kind asked for.
-        OutputError: the index is there already, or cannot be written.
+        OutputError: the index is there already, cannot be written, or another build is at it.
     """
-    old = _old_index(library, folder, options)
     with _replacing(folder) as partial:
+        old = _old_index(library, folder, options)
         left_out = _gather(library, old, partial, report)
         store = Store(partial, library.origin.width)
         kind, why = _kind(len(store), library.origin.width, options)
@@ -152,19 +153,20 @@ def _sources(library: Library) -> list[str]:
 def _replacing(folder: Path) -> Iterator[Path]:
     """A new folder to fill, which takes the place of `folder` at the end, or vanishes after an error."""
     partial = folder.with_name(f".{folder.name}.partial")
-    before = folder.with_name(f".{folder.name}.before")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)  # what a killed build left
-        partial.mkdir(parents=True)
-        yield partial
-        shutil.rmtree(before, ignore_errors=True)
-        if folder.exists():
-            folder.rename(before)
-        partial.rename(folder)
-        shutil.rmtree(before, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(
-            f"index {folder} cannot be written: {error}; free space or choose another --name"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    before = place_aside(folder)
+    with building(folder):
+        try:
+            shutil.rmtree(partial, ignore_errors=True)  # what a killed build left
+            partial.mkdir()
+            yield partial
+            for path in (*partial.iterdir(), partial):
+                sync(path)
+            shutil.rmtree(before, ignore_errors=True)
+            if folder.exists():
+                folder.rename(before)
+            partial.rename(folder)
+            sync(folder.parent)
+            if before.exists():
+                before.rename(partial)  # half removed, it would be no index to put back
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from stkd_screen.errors import SearchError
+from stkd_screen.search.home import put_back
 from stkd_screen.search.inverted_lists import EXACT_ROWS, find_candidates, open_lists
 from stkd_screen.search.manifest import Effort, Manifest, check_files, load_manifest
 from stkd_screen.search.store import BLOCK_ROWS, Store
@@ -24,9 +25,11 @@ class Index:
 
     Raises:
         SearchError: a file of it is missing, cut short, altered or of another format.
+        OutputError: it was left aside by a build that was killed, and cannot be put back.
     """
 
     def __init__(self, folder: Path) -> None:
+        put_back(folder)
         self.folder = folder
         self.manifest: Manifest = load_manifest(folder)
         check_files(self.manifest, folder)

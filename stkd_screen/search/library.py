@@ -1,6 +1,7 @@
 """An embedded library: what `stkd-screen embed` wrote, as a stream of normalised vectors and records."""
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stkd_screen.errors import SearchError
+from stkd_screen.errors import SearchError, StkdWarning
+from stkd_screen.parts.manifest import Manifest
+from stkd_screen.parts.outputs import MANIFEST, OutputFile, OutputFolder
 
 # As `output.METADATA_KEY`; importing it from there would load torch, which no build of an index needs.
 METADATA_KEY = b"stkd_screen"
 BATCH_ROWS = 16_384
 _READ_AHEAD = 1 << 20  # bytes of a column held at a time, instead of a whole row group's
+_UNFINISHED = "an unfinished run of stkd-screen embed; give the same embed command again to finish it"
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,17 @@ class Library:
     """Parquet files of one origin.
 
     Args:
-        outputs: files that `stkd-screen embed` wrote, or folders of them.
+        outputs: files that `stkd-screen embed` wrote, or folders of them. Where a folder has a manifest, the
+            parts that it names are taken.
 
     Raises:
         SearchError: no file, a file that `embed` did not write or that has no embeddings, or files of
-            different models, levels or ways of treating fragments.
+            different models, levels or ways of treating fragments; or a folder whose run has not come to its
+            end, or that lacks a part.
+        OutputError: a manifest cannot be read.
+
+    Warns:
+        StkdWarning: the input of a run was damaged, so that molecules may be missing.
     """
 
     files: list[Path]
@@ -135,11 +145,39 @@ def _parquet_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
+        if OutputFile(path).unfinished():
+            raise SearchError(f"{path}: {_UNFINISHED}")
         raise SearchError(f"no such file: {path}; check the name and the folder you are in")
-    files = sorted(file for file in path.rglob("*.parquet") if not file.name.startswith("."))
+    parts = {manifest.parent: _parts(manifest.parent) for manifest in path.rglob(MANIFEST)}
+    files = sorted(
+        file
+        for file in path.rglob("*.parquet")
+        if not file.name.startswith(".") and (file.parent not in parts or file.name in parts[file.parent])
+    )
     if not files:
         raise SearchError(f"{path}: no .parquet file in this folder; give what stkd-screen embed wrote")
     return files
+
+
+def _parts(folder: Path) -> set[str | None]:
+    """Names of the files that the manifest of a folder names, all of which are there."""
+    output = OutputFolder(folder)
+    manifest = output.finished()
+    if manifest is None:
+        raise SearchError(f"{folder}: {_UNFINISHED}, or name single files to index them without the rest")
+    if missing := output.missing(manifest):
+        raise SearchError(f"{missing}; copy the folder again, or embed it anew with --overwrite")
+    _warn_of_fault(folder, manifest)
+    return {part.file for part in manifest.parts}
+
+
+def _warn_of_fault(path: Path, manifest: Manifest) -> None:
+    if manifest.input_fault:
+        warnings.warn(
+            f"{path}: its input was damaged, so molecules may be missing: {manifest.input_fault}",
+            StkdWarning,
+            stacklevel=2,
+        )
 
 
 def _describe(path: Path) -> tuple[Origin, int]:
@@ -159,6 +197,8 @@ def _describe(path: Path) -> tuple[Origin, int]:
         raise SearchError(
             f"{path} was written with --no-embedding; embed the library anew without that option"
         )
+    if manifest := OutputFile(path).finished():  # one of a folder has no manifest of its own
+        _warn_of_fault(path, manifest)
     origin = Origin(
         model=about["model"],
         model_sha256=about["model_sha256"],

@@ -1,5 +1,6 @@
 """The molecules to search for: read like a library, embedded with the model of the index."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,16 +113,16 @@ def _records(
     query: str, batch_size: int, smiles_column: str | None, id_column: str | None
 ) -> Iterator[Records]:
     path = Path(query)
-    if path == STDIN or path.exists() or file_format(path):
+    # os.path.exists, unlike Path.exists, takes a SMILES that is too long for the name of a file.
+    if path == STDIN or os.path.exists(path) or file_format(path):
         yield from RecordReader(
             [query], smiles_column=smiles_column, id_column=id_column, batch_size=batch_size
         )
     elif query.strip():
-        smiles, _, id = query.strip().partition(" ")
+        smiles, *id = query.strip().split(maxsplit=1)
         text = pa.large_string()
-        yield Records(
-            pa.array([smiles], text), pa.array([id.strip() or None], text), {}, "QUERY", np.array([1])
-        )
+        ids = pa.array([id[0] if id else None], text)
+        yield Records(pa.array([smiles], text), ids, {}, "QUERY", np.array([1]))
 
 
 def _about(table: pa.Table, origin: Origin) -> pl.DataFrame:
