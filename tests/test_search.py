@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stkd_screen.embed import embed
@@ -152,6 +154,37 @@ def test_a_condition_that_does_not_hold_water_is_named(toy_index, condition, rea
     assert reason in str(error.value) and "such as" in str(error.value)
 
 
+def test_a_condition_on_what_is_known_of_no_molecule_is_refused(toy, tmp_path, monkeypatch):
+    """HOMO at a level that has only the gap: nothing would meet the condition, and nobody be told why."""
+    monkeypatch.setenv("STKD_SCREEN_HOME", str(tmp_path / "home"))
+    pl.DataFrame({"smiles": ["CCO", "CCN", "CCC"]}).write_csv(tmp_path / "in.csv")
+    encoder = load(toy.weights)
+    options = OutputOptions().checked(encoder.weights)
+    embed(RecordReader([tmp_path / "in.csv"]), encoder, tmp_path / "out.parquet", options)
+    table = pq.read_table(tmp_path / "out.parquet")
+    place = table.schema.get_field_index("weight_ev")
+    table = table.set_column(place, table.schema.field(place), pa.nulls(3, pa.float32()))
+    pq.write_table(table, tmp_path / "gap.parquet")
+    build_index(Library([tmp_path / "gap.parquet"]), tmp_path / "gap", BuildOptions())
+    index = Index(tmp_path / "gap")
+    with pytest.raises(SearchError, match="weight_ev is null for every molecule of this index"):
+        rows_where(index.store, "weight_ev < 3 or smiles is null")
+    assert rows_where(index.store, "smiles like '%N'").tolist() == [False, True, False]
+
+
+def test_a_small_index_gives_all_it_has_unless_asked_for_more(stkd_screen, tmp_path, toy, monkeypatch):
+    monkeypatch.setenv("STKD_SCREEN_HOME", str(tmp_path / "home"))
+    (tmp_path / "in.smi").write_text("CCO a\nCCN b\nCCC c\n")
+    encoder = load(toy.weights)
+    options = OutputOptions().checked(encoder.weights)
+    embed(RecordReader([tmp_path / "in.smi"]), encoder, tmp_path / "out.parquet", options)
+    build_index(Library([tmp_path / "out.parquet"]), tmp_path / "small", BuildOptions())
+    result = stkd_screen("CCO", "--index", tmp_path / "small")
+    assert result.returncode == 0 and "3 hits of 1 query among 3 molecules" in result.stderr
+    refused = stkd_screen("CCO", "--index", tmp_path / "small", "-k", 4)
+    assert refused.returncode == 1 and "holds 3 molecules; give a number from 1 to 3" in refused.stderr
+
+
 def test_words_in_quotes_are_no_subquery(toy_index):
     assert not rows_where(toy_index.index.store, "id = 'select from'").any()
 
@@ -161,7 +194,7 @@ def test_the_command_prints_a_table(stkd_screen):
     assert result.returncode == 0, result.stderr
     for text in ("query 1: CCO ethanol", "cosine", "Tanimoto", "weight_ev", "1.000"):
         assert text in result.stdout
-    assert "3 hits of 1 queries" in result.stderr and "exact" in result.stderr
+    assert "3 hits of 1 query among" in result.stderr and "exact" in result.stderr
 
 
 def test_hits_are_written_in_three_formats(stkd_screen, tmp_path):
@@ -169,7 +202,7 @@ def test_hits_are_written_in_three_formats(stkd_screen, tmp_path):
     for suffix, read in ((".parquet", pl.read_parquet), (".csv", pl.read_csv), (".json", pl.read_json)):
         output = tmp_path / "new" / f"hits{suffix}"
         result = stkd_screen("q.csv", "-k", 2, "-o", output)
-        assert result.returncode == 0 and result.stdout == "" and "1 queries without a hit" in result.stderr
+        assert result.returncode == 0 and result.stdout == "" and "1 query without a hit" in result.stderr
         hits = read(output)
         assert hits["query_id"].to_list() == ["a, <b>", "a, <b>", "bad"] and hits["rank"].to_list() == [
             1,

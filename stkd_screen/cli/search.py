@@ -18,7 +18,10 @@ def search(
     query: Annotated[
         str, typer.Argument(help="A SMILES; or a file or folder as embed takes it; or - for standard input.")
     ],
-    k: Annotated[int, typer.Option("-k", "--hits", min=1, help="Hits for each query.")] = 10,
+    k: Annotated[
+        int | None,
+        typer.Option("-k", "--hits", min=1, help="Hits for each query. [default: 10, or all there are]"),
+    ] = None,
     index: Annotated[
         str | None, typer.Option(help="Name or folder of an index. [default: the one built last]")
     ] = None,
@@ -80,9 +83,10 @@ def search(
 
     console = Terminal(stderr=True)
     check_outputs(output, html, overwrite=overwrite)
-    options = SearchOptions(k, exact, where, min_similarity, unique, rerank, candidates)
     with console.status("Loading"):
         opened = Index(find_index(index))
+        k = k or min(SearchOptions.k, len(opened))
+        options = SearchOptions(k, exact, where, min_similarity, unique, rerank, candidates)
         options.check(opened)
         encoder = load_encoder(opened, model, device)
         queries = read_queries(
@@ -136,7 +140,8 @@ def _print_summary(
     manifest = index.manifest
     queries = hits["query"].n_unique()
     console.print(
-        f"{hits['rank'].count():,} hits of {queries:,} queries among {len(index):,} molecules of index "
+        f"{_counted(hits['rank'].count(), 'hit')} of {_counted(queries, 'query', 'queries')} among "
+        f"{_counted(len(index), 'molecule')} of index "
         f"{index.folder.name} ({manifest.origin.model}, {'exact' if exact else manifest.kind}) in "
         f"{seconds:.3f} s",
         highlight=False,
@@ -144,14 +149,15 @@ def _print_summary(
     )
     if hits["warned"].any():
         console.print(
-            "* the model has seen no molecule like it; the column `warning` of the embedded library says why",
+            "* with a warning: the figure may be wrong, or be of another form of the molecule; the column "
+            "`warning` of the embedded library says why",
             highlight=False,
             soft_wrap=True,
         )
     without = hits["error"].count()
     if without:
         console.print(
-            f"{without:,} queries without a hit, with the reason in their row",
+            f"{_counted(without, 'query', 'queries')} without a hit, with the reason in the row",
             style="yellow",
             highlight=False,
         )
@@ -163,6 +169,11 @@ def _print_summary(
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _counted(number: int, one: str, more: str | None = None) -> str:
+    """1 hit, 2 hits."""
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
 
 
 def _number(value: float | None, digits: int, mark: str = "") -> str:

@@ -81,7 +81,7 @@ def html_report(hits: pl.DataFrame, queries: Queries, manifest: Manifest, index_
     origin = manifest.origin
     subtitle = (
         f"index {index_name}: {manifest.rows:,} molecules, embedded with model {origin.model}; energies at "
-        f"level {origin.level}, * where the model has seen no molecule like it. "
+        f"level {origin.level}, * where `embed` gave a warning. "
         "Highlighted: the largest substructure shared with the query."
     )
     return PAGE.format(

@@ -45,8 +45,8 @@ def rows_where(store: Store, condition: str) -> np.ndarray:
     """(N,) bool: the molecules for which a condition such as `gap_ev < 3.5 and not warned` holds.
 
     Raises:
-        SearchError: it does not parse, has a word that is no column and no function for conditions, or is
-            not true or false.
+        SearchError: it does not parse, has a word that is no column and no function for conditions, is not
+            true or false, or holds for none and names a column without values, as HOMO at level pcqm.
     """
     records = pl.scan_ipc(store.records_file)
     columns = records.collect_schema().names()
@@ -65,6 +65,11 @@ def rows_where(store: Store, condition: str) -> np.ndarray:
         raise wrong(str(error).split("\n")[0]) from error
     if holds.dtype != pl.Boolean or len(holds) != len(store):
         raise wrong("it is not true or false for each molecule")
+    if not holds.any():
+        named = {token["name"] or token["word"] for token in _TOKEN.finditer(condition)}
+        known = records.select(pl.all().count()).collect().row(0, named=True)
+        if empty := [name for name in columns if name in named and not known[name]]:
+            raise wrong(f"{empty[0]} is null for every molecule of this index")
     return holds.fill_null(False).to_numpy()
 
 
