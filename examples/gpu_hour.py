@@ -27,8 +27,12 @@ from stkd_screen.weights import load_weights
 # How the time is shared; loading and the last evaluations take the rest.
 TEACHER_SHARE, STUDENTS_SHARE = 0.45, 0.5
 EPOCHS = 10_000  # more than the time allows: the time decides
-# What made the shipped student: the teacher's predictions, made once, and no look at its layers.
-RECIPE = {"alpha": 0.0, "beta": 0.0, "initial_stage": 0.0, "soft": 0.3, "unlabelled_share": 0.2}
+# What a student learns of its teacher: its predictions alone, as the shipped `small` did, or its states and
+# attention as well.
+LOSSES = {
+    "predictions": {"alpha": 0.0, "beta": 0.0, "initial_stage": 0.0, "soft": 0.3, "unlabelled_share": 0.2},
+    "all": {"alpha": 0.2, "beta": 2.0, "initial_stage": 0.0, "soft": 0.3, "unlabelled_share": 0.2},
+}
 
 
 def main() -> None:
@@ -41,6 +45,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=1024, help="molecules a step (default %(default)s)")
     parser.add_argument("--random-orders", type=float, default=0.2, help="share (default %(default)s)")
     parser.add_argument("--kekule", type=float, default=0.2, help="share (default %(default)s)")
+    parser.add_argument("--losses", choices=LOSSES, default="predictions", help="default %(default)s")
     parser.add_argument("--device", default="auto", help="default %(default)s")
     arguments = parser.parse_args()
 
@@ -72,7 +77,7 @@ def main() -> None:
             max_minutes=minutes,
             random_orders=arguments.random_orders,
             kekule=arguments.kekule,
-            **RECIPE,
+            **LOSSES[arguments.losses],
         )
         figures[preset] = distill(data, teacher, config, folder, show(preset)).metrics
     (arguments.output / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
@@ -84,6 +89,8 @@ def show(name: str):  # type: ignore[no-untyped-def]
     started = time.perf_counter()
 
     def report(progress: Progress) -> None:
+        if progress.note:
+            print(f"{name} {time.perf_counter() - started:.0f} s  {progress.note}", flush=True)
         if progress.valid is None:
             return
         errors = "  ".join(f"{target} {m['mae']:.4f}" for target, m in progress.valid.items() if "mae" in m)

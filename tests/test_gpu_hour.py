@@ -44,9 +44,11 @@ def test_it_leaves_teacher_students_and_figures(toy, tmp_path):
     # Stopped after the teacher and started again: the same teacher, and a student of it.
     teacher = load_teacher(tmp_path / "out" / "teacher").sha256
     shutil.rmtree(tmp_path / "out" / "tiny")
+    command += ["--losses", "all"]
     assert figures_of_a_run()["teacher"] == figures["teacher"]
     student = load_weights(tmp_path / "out" / "tiny")
     assert student.training["teacher"]["sha256"] == teacher
+    assert student.training["options"]["beta"] > 0
     # Nothing left to do.
     assert figures_of_a_run()["tiny"] == student.metrics
     assert load_weights(tmp_path / "out" / "tiny").sha256 == student.sha256
