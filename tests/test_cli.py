@@ -9,8 +9,9 @@ import time
 
 import polars as pl
 import pytest
+from rdkit import Chem
 
-from stkd_screen import __version__
+from stkd_screen import __version__, load
 
 
 @pytest.fixture
@@ -102,6 +103,38 @@ def test_train_then_evaluate(stkd_screen, toy, tmp_path):
     trained_on = json.loads((tmp_path / "w" / "config.json").read_text())["training"]["molecules"]
     assert {split: m["toy.weight"]["n"] for split, m in metrics.items()} == trained_on
     assert "MAE" in table.stdout and "toy.weight" in table.stdout
+
+
+def test_evaluate_measures_the_spread_over_writings(stkd_screen, toy, tmp_path):
+    """No spread where all writings are one; and of a molecule it is that of its writings, one by one."""
+    (tmp_path / "in.smi").write_text("C methane\nC1CC ring\n")
+    only = stkd_screen("evaluate", toy.weights, "--writings", tmp_path / "in.smi", "--json")
+    assert only.returncode == 0, only.stderr
+    for measures in json.loads(only.stdout)["writings"].values():
+        assert measures == {"random": 0.0, "random_95": 0.0, "kekule": 0.0, "n": 1}
+    toluene = "Cc1ccccc1"
+    (tmp_path / "in.smi").write_text(f"{toluene}\n")
+    result = stkd_screen("evaluate", toy.weights, toy.table, "--writings", tmp_path / "in.smi", "--json")
+    measured = json.loads(result.stdout)
+    assert {"train", "valid", "test", "writings"} == set(measured)
+    random = Chem.MolToRandomSmilesVect(Chem.MolFromSmiles(toluene), 5, randomSeed=1)
+    frame = load(toy.weights).embed([toluene, "CC1=CC=CC=C1", *random])
+    values = frame["weight_ev"].to_numpy()
+    spread = measured["writings"]["toy.weight"]
+    assert spread["random"] == pytest.approx(values[2:].std(), rel=1e-3) and spread["random"] > 0
+    assert spread["kekule"] == pytest.approx(abs(values[1] - values[0]), rel=1e-3) and spread["kekule"] > 0
+    table = stkd_screen("evaluate", toy.weights, "--writings", tmp_path / "in.smi").stdout
+    assert "Kekulé" in table and f"{spread['kekule']:.4f}" in table
+
+
+def test_evaluate_wants_something_to_measure(stkd_screen, toy, tmp_path):
+    nothing = stkd_screen("evaluate", toy.weights)
+    assert nothing.returncode == 2 and "a library with --writings" in nothing.stderr
+    (tmp_path / "in.smi").write_text("C1CC ring\n")
+    none = stkd_screen("evaluate", toy.weights, "--writings", tmp_path / "in.smi")
+    assert none.returncode == 1 and "no molecule that RDKit and the student read" in none.stderr
+    teacher = stkd_screen("evaluate", "slim-teacher", "--writings", tmp_path / "in.smi")
+    assert teacher.returncode == 1 and "teacher" in teacher.stderr
 
 
 def test_verify_exits_1_where_something_fails(stkd_screen, toy, tmp_path):

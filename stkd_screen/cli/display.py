@@ -49,6 +49,21 @@ def metrics_table(metrics: "dict[str, Metrics]", targets: "list[Target]") -> Tab
     return table
 
 
+def writings_table(spread: "dict[str, dict[str, float]]", targets: "list[Target]") -> Table:
+    """What `spread_over_writings` measured, as a table."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("target")
+    for heading in ("random orders", "95%", "Kekulé"):
+        table.add_column(heading, justify="right")
+    table.add_column("unit")
+    table.add_column("molecules", justify="right")
+    for target in targets:
+        measures = spread[target.full_name]
+        figures = [_figure(measures[key]) for key in ("random", "random_95", "kekule")]
+        table.add_row(target.full_name, *figures, target.unit, f"{measures['n']:,}")
+    return table
+
+
 def _figure(value: float) -> str:
     """Nothing where a measure does not exist: a class has no MAE, a single molecule no R2."""
     return "" if math.isnan(value) else f"{value:.4f}"

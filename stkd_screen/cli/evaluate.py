@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from stkd_screen.cli.options import Data, Device, SmilesColumn, SplitBy, SplitColumn, SplitSeed
+from stkd_screen.cli.options import Device, OptionalData, SmilesColumn, SplitBy, SplitColumn, SplitSeed
 
 
 def evaluate(
     weights: Annotated[str, typer.Argument(help="Shipped model name, or folder of a student or a teacher.")],
-    data: Data,
+    data: OptionalData = None,
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -23,38 +23,62 @@ def evaluate(
     split_by: SplitBy = None,
     split_seed: SplitSeed = 0,
     split: Annotated[list[str] | None, typer.Option(help="Splits to measure [default: all].")] = None,
+    writings: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Libraries, any input of embed: how far predictions of one molecule lie apart when it is "
+            "written otherwise; repeat for more."
+        ),
+    ] = None,
+    writings_molecules: Annotated[
+        int, typer.Option(min=1, help="Molecules to choose from them at random, where there are more.")
+    ] = 1000,
     device: Device = "auto",
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """MAE, RMSE and R2, or AUC, of each target on each split.
 
-    stkd-screen evaluate small qm9.csv.gz pcqm.csv.gz
+        stkd-screen evaluate small qm9.csv.gz pcqm.csv.gz
+
+    And how much the answer of a student depends on the way a SMILES is written:
+
+        stkd-screen evaluate small --writings library.smi
     """
-    from stkd_screen.cli.display import Terminal, metrics_table
+    from stkd_screen.cli.display import Terminal, metrics_table, writings_table
     from stkd_screen.cli.training import read_training_set
     from stkd_screen.encoder import choose_device
     from stkd_screen.teach.evaluate import evaluate_model
     from stkd_screen.teach.splits import split_notes
     from stkd_screen.teach.targets import TargetColumn
     from stkd_screen.teach.teacher import load_model
+    from stkd_screen.teach.writings import spread_over_writings
 
+    if not data and not writings:
+        raise typer.BadParameter("give tables to compare with, or a library with --writings")
     notes = Terminal(stderr=True)
     model = load_model(weights, choose_device(device))
-    labelled = read_training_set(
-        notes,
-        data,
-        target,
-        preferred=[TargetColumn(**column) for column in model.training["columns"]],
-        smiles_column=smiles_column,
-        split_column=split_column,
-        split_by=split_by,
-        split_seed=split_seed,
-        graphs=model.needs_graphs,
-    )
-    for note in split_notes(labelled.files, model.training["data"]):
-        notes.print(f"note: {note}", style="yellow", highlight=False)
-    metrics = evaluate_model(lambda rows: model.predict(labelled, rows), model.targets, labelled, split)
+    measured, tables = {}, []
+    if data:
+        labelled = read_training_set(
+            notes,
+            data,
+            target,
+            preferred=[TargetColumn(**column) for column in model.training["columns"]],
+            smiles_column=smiles_column,
+            split_column=split_column,
+            split_by=split_by,
+            split_seed=split_seed,
+            graphs=model.needs_graphs,
+        )
+        for note in split_notes(labelled.files, model.training["data"]):
+            notes.print(f"note: {note}", style="yellow", highlight=False)
+        measured = evaluate_model(lambda rows: model.predict(labelled, rows), model.targets, labelled, split)
+        tables.append(metrics_table(measured, model.targets))
+    if writings:
+        spread = spread_over_writings(weights, writings, writings_molecules, choose_device(device))
+        measured |= {"writings": spread}
+        tables.append(writings_table(spread, model.targets))
     if json_output:
-        typer.echo(json.dumps(metrics))
+        typer.echo(json.dumps(measured))
     else:
-        Terminal().print(metrics_table(metrics, model.targets))
+        Terminal().print(*tables, sep="\n\n")

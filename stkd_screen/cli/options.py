@@ -4,10 +4,11 @@ from typing import Annotated
 
 import typer
 
-Data = Annotated[
-    list[str],
-    typer.Argument(help="CSV, TSV or Parquet tables (.csv.gz too), or data sets by name: qm9, qm8, hiv, ..."),
-]
+_DATA = typer.Argument(
+    help="CSV, TSV or Parquet tables (.csv.gz too), or data sets by name: qm9, qm8, hiv, ..."
+)
+Data = Annotated[list[str], _DATA]
+OptionalData = Annotated[list[str] | None, _DATA]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 SmilesColumn = Annotated[
     str | None, typer.Option(help="SMILES column, by name or number from 1. [default: found by name]")

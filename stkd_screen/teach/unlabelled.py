@@ -40,7 +40,7 @@ def read_unlabelled(
         StkdError: an input cannot be read, or no molecule is usable.
     """
     reader = RecordReader([*inputs])
-    smiles, read = _choose(reader, most, seed)
+    smiles, read = choose(reader, most, seed)
     rows, excluded = without_excluded(smiles, np.arange(len(smiles)), exclude)
     usable, molecules, graphs, left_out = with_graphs(smiles, rows, lambda row: f"molecule {row + 1}")
     if not len(usable):
@@ -98,7 +98,7 @@ def excluded_keys(inputs: Sequence[str | Path]) -> set[str]:
     return set(molecule_keys(smiles.to_list()))
 
 
-def _choose(reader: RecordReader, most: int, seed: int) -> tuple[pl.Series, Counter[str]]:
+def choose(reader: RecordReader, most: int, seed: int) -> tuple[pl.Series, Counter[str]]:
     """At most that many SMILES, each record as likely as any other, in input order; records read by file.
 
     Every record draws a number, and the ones with the smallest numbers stay: what is kept never grows.
