@@ -490,3 +490,18 @@ def test_a_class_is_taught_softly(data, tmp_path):
     probability = in_units(predict(weights.student, whole.molecules, rows), weights.targets)[:, 0]
     ring = whole.targets[rows, 0] == 1
     assert probability[ring].min() > probability[~ring].max()
+
+
+@pytest.mark.slow
+def test_distill_without_arguments_comes_nearer_to_its_teacher(run_command, tmp_path, monkeypatch):
+    """Half a minute of what a newcomer does: the shipped library, student and teacher."""
+    monkeypatch.chdir(tmp_path)
+    result = run_command("distill", "--max-minutes", "0.5")
+    assert result.returncode == 0, result.stderr
+    assert "the teacher is asked" in result.stderr
+    weights = load_weights("distilled")
+    before, after = weights.training["before"], weights.metrics["valid"]
+    assert weights.training["judge"] == "slim-teacher" and after.keys() == before.keys()
+    for name, measures in after.items():
+        assert measures["mae"] < before[name]["mae"], name
+        assert name in result.stderr and f"{measures['mae']:.4f}" in result.stderr
