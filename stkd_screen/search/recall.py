@@ -8,7 +8,7 @@ from stkd_screen.search.manifest import Effort
 from stkd_screen.search.store import Store
 
 GOOD_RECALL = 0.95  # below it `search` warns
-AIM = 0.99  # the least effort that reaches it is kept
+AIM = 0.98  # the least effort that reaches it is kept
 SAMPLE = 200
 EFFORTS = [Effort(2**i, 2 ** (i + 3)) for i in range(3, 10)]  # 8 lists and 64 candidates to 512 and 4,096
 TIE = 1e-6  # mirror images have one vector: where they are tied for the last place, any of them is right
