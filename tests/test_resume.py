@@ -16,7 +16,7 @@ from test_killed_runs import bits
 import stkd_screen.parts.manifest
 from stkd_screen import load
 from stkd_screen.embed import embed
-from stkd_screen.errors import InputError, OutputError
+from stkd_screen.errors import InputError, OutputError, SearchError
 from stkd_screen.files import file_sha256
 from stkd_screen.output import OutputOptions
 from stkd_screen.parts.lock import Locked, locked
@@ -177,7 +177,13 @@ def test_index_reads_the_parts_and_nothing_beside_them(encoder, library, tmp_pat
     from stkd_screen.search.library import Library
 
     run(encoder, library, tmp_path / "out")
-    run(encoder, library, tmp_path / "out" / "other.parquet", stop_after=3)  # leaves other.parquet.partial/
+    other = tmp_path / "out" / "other.parquet"
+    run(encoder, library, other, stop_after=3)
+    with pytest.raises(
+        SearchError, match=r"other\.parquet\.partial: an unfinished run"
+    ):  # rows would be missing
+        Library([tmp_path / "out"])
+    run(encoder, library, other)
     found = Library([tmp_path / "out"])
     assert [file.name for file in found.files] == [f"part-{k:05}.parquet" for k in range(5)]
     assert found.rows == 100
