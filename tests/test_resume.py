@@ -179,9 +179,7 @@ def test_index_reads_the_parts_and_nothing_beside_them(encoder, library, tmp_pat
     run(encoder, library, tmp_path / "out")
     other = tmp_path / "out" / "other.parquet"
     run(encoder, library, other, stop_after=3)
-    with pytest.raises(
-        SearchError, match=r"other\.parquet\.partial: an unfinished run"
-    ):  # rows would be missing
+    with pytest.raises(SearchError, match=r"other\.parquet\.partial: an unfinished run"):
         Library([tmp_path / "out"])
     run(encoder, library, other)
     found = Library([tmp_path / "out"])
