@@ -91,10 +91,10 @@ class OutputFile(Output):
             OutputError: it cannot be read.
         """
         try:
-            text = (pq.read_metadata(self.path).metadata or {}).get(MANIFEST_KEY)
+            metadata = pq.read_metadata(self.path)
         except (OSError, pa.ArrowException):
             return None
-        return Manifest.from_json(text, self.path) if text else None
+        return manifest_in(metadata, self.path)
 
     def missing(self, manifest: Manifest) -> str | None:
         """What of the parts of an unfinished output is not there, None where all is."""
@@ -193,6 +193,16 @@ class OutputFolder(Output):
     def open(self, manifest: Manifest) -> Iterator[pq.ParquetFile]:
         for part in manifest.parts:
             yield _open(self.path / str(part.file))
+
+
+def manifest_in(metadata: pq.FileMetaData, path: Path) -> Manifest | None:
+    """The manifest of a single file, of which the footer was read; None where it has none.
+
+    Raises:
+        OutputError: it cannot be read.
+    """
+    text = (metadata.metadata or {}).get(MANIFEST_KEY)
+    return Manifest.from_json(text, path) if text else None
 
 
 def output_at(path: str | Path) -> OutputFile | OutputFolder:

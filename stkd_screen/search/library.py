@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from stkd_screen.errors import SearchError, StkdWarning
 from stkd_screen.parts.manifest import Manifest
-from stkd_screen.parts.outputs import MANIFEST, OutputFile, OutputFolder
+from stkd_screen.parts.outputs import MANIFEST, OutputFile, OutputFolder, manifest_in
 
 # As `output.METADATA_KEY`; importing it from there would load torch, which no build of an index needs.
 METADATA_KEY = b"stkd_screen"
@@ -197,7 +197,7 @@ def _describe(path: Path) -> tuple[Origin, int]:
         raise SearchError(
             f"{path} was written with --no-embedding; embed the library anew without that option"
         )
-    if manifest := OutputFile(path).finished():  # one of a folder has no manifest of its own
+    if manifest := manifest_in(metadata, path):  # a part of a folder has no manifest of its own
         _warn_of_fault(path, manifest)
     origin = Origin(
         model=about["model"],
