@@ -52,13 +52,15 @@ def evaluate(
     from stkd_screen.teach.targets import TargetColumn
     from stkd_screen.teach.teacher import load_model
     from stkd_screen.teach.writings import spread_over_writings
+    from stkd_screen.weights import load_weights
 
     if not data and not writings:
         raise typer.BadParameter("give tables to compare with, or a library with --writings")
     notes = Terminal(stderr=True)
-    model = load_model(weights, choose_device(device))
+    chosen = choose_device(device)
     measured, tables = {}, []
     if data:
+        model = load_model(weights, chosen)
         labelled = read_training_set(
             notes,
             data,
@@ -75,9 +77,10 @@ def evaluate(
         measured = evaluate_model(lambda rows: model.predict(labelled, rows), model.targets, labelled, split)
         tables.append(metrics_table(measured, model.targets))
     if writings:
-        spread = spread_over_writings(weights, writings, writings_molecules, choose_device(device))
+        student = load_weights(weights)
+        spread = spread_over_writings(student, writings, writings_molecules, chosen)
         measured |= {"writings": spread}
-        tables.append(writings_table(spread, model.targets))
+        tables.append(writings_table(spread, student.targets))
     if json_output:
         typer.echo(json.dumps(measured))
     else:

@@ -13,18 +13,18 @@ from stkd_screen.smiles import pack_smiles, pretransform
 from stkd_screen.teach.evaluate import predict
 from stkd_screen.teach.processes import in_processes
 from stkd_screen.teach.unlabelled import choose
-from stkd_screen.weights import in_units, load_weights
+from stkd_screen.weights import Weights, in_units
 
 RANDOM_WRITINGS = 5
 
 
 def spread_over_writings(
-    name: str | Path, inputs: Sequence[str | Path], most: int, device: torch.device, seed: int = 0
+    weights: Weights, inputs: Sequence[str | Path], most: int, device: torch.device, seed: int = 0
 ) -> dict[str, dict[str, float]]:
     """level.target -> how far the predictions of one molecule lie apart, in the unit of the target.
 
     Args:
-        name: of a shipped student, or the folder of one.
+        weights: of the student.
         inputs: libraries, any input of `embed`.
         most: molecules to choose at random where there are more.
         device: of the forward pass.
@@ -36,9 +36,8 @@ def spread_over_writings(
         between the aromatic and the Kekulé form; `n`, the molecules.
 
     Raises:
-        StkdError: no such student, an input cannot be read, or RDKit and the student read no molecule of it.
+        StkdError: an input cannot be read, or RDKit and the student read no molecule of it.
     """
-    weights = load_weights(name)
     smiles, _ = choose(RecordReader([*inputs]), most, seed)
     written = [texts for texts in in_processes(_writings, smiles.to_list()) if texts]
     flat = [text for texts in written for text in texts]
