@@ -17,6 +17,7 @@ every line here: a change that gives other numbers needs a new VOCABULARY_VERSIO
 import numpy as np
 
 from stkd_screen.smiles.elements import AROMATIC_FLAG, BondType
+from stkd_screen.smiles.hashing import mix
 from stkd_screen.smiles.jit import compiled, inlined
 
 MAX_NEIGHBOURS = 7  # more share one shape
@@ -213,13 +214,7 @@ def _goes_on(atoms, ends, i, j):
     return False
 
 
-@inlined
-def _mix(x):
-    """A bijection of 64 bits in which each bit of the result depends on all (splitmix64's finaliser)."""
-    x = np.uint64(x)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+_mix = inlined(mix)
 
 
 @compiled

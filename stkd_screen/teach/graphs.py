@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stkd_screen.smiles import Molecules
+from stkd_screen.smiles.hashing import mix
 
 # Columns of `Graphs.atom_features` and the number of values of each; larger values share the last one.
 ATOM_FEATURES = {
@@ -69,17 +70,17 @@ class Graphs:
             rounds: bonds that are looked along.
         """
         weights = np.random.default_rng(0).integers(1, 2**63, len(ATOM_FEATURES), np.uint64)
-        atoms = _mixed((self.atom_features * weights).sum(axis=1, dtype=np.uint64))
+        atoms = mix((self.atom_features * weights).sum(axis=1, dtype=np.uint64))
         owner = np.repeat(np.arange(len(molecules)), np.diff(molecules.bond_offsets))
         u, v = (molecules.bond_atoms + molecules.atom_offsets[owner][:, None]).T
-        bonds = _mixed(self.bond_features.astype(np.uint64))
+        bonds = mix(self.bond_features.astype(np.uint64) + np.uint64(1))
         for _ in range(rounds):
             gathered = np.zeros_like(atoms)
-            np.add.at(gathered, u, _mixed(atoms[v] + bonds))
-            np.add.at(gathered, v, _mixed(atoms[u] + bonds))
-            atoms = _mixed(atoms * np.uint64(3) + gathered)
+            np.add.at(gathered, u, mix(atoms[v] + bonds))
+            np.add.at(gathered, v, mix(atoms[u] + bonds))
+            atoms = mix(atoms * np.uint64(3) + gathered)
         codes = np.zeros(len(molecules), np.uint64)
-        np.add.at(codes, np.repeat(np.arange(len(molecules)), np.diff(molecules.atom_offsets)), _mixed(atoms))
+        np.add.at(codes, np.repeat(np.arange(len(molecules)), np.diff(molecules.atom_offsets)), mix(atoms))
         return codes
 
     def set_bits(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -96,11 +97,3 @@ class Graphs:
         dense = np.zeros((len(rows), FINGERPRINT_BITS), np.float32)
         dense[np.repeat(np.arange(len(rows)), np.diff(offsets, append=len(bits))), bits] = 1
         return dense
-
-
-def _mixed(codes: np.ndarray) -> np.ndarray:
-    """Scrambled 64-bit numbers (splitmix64, Steele et al. 2014)."""
-    codes = codes + np.uint64(0x9E3779B97F4A7C15)
-    codes = (codes ^ (codes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    codes = (codes ^ (codes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return codes ^ (codes >> np.uint64(31))
