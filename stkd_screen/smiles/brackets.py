@@ -5,9 +5,9 @@
 
 import numpy as np
 
+from stkd_screen.jit import compiled, index, inlined
 from stkd_screen.smiles.elements import BRACKET_ONE, BRACKET_TWO, HALVES, NO_ATOM, ORGANIC
 from stkd_screen.smiles.errors import ParseError
-from stkd_screen.smiles.jit import compiled, index, inlined
 
 MAX_CHARGE = 15  # part of the vocabulary's layout (tokens.py)
 MAX_HYDROGENS = 255

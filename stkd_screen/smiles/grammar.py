@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stkd_screen.jit import index, inlined
 from stkd_screen.smiles.brackets import COLON, NONE, SEVERAL, is_digit, read_atom
 from stkd_screen.smiles.elements import (
     AROMATIC_BOND,
@@ -23,7 +24,6 @@ from stkd_screen.smiles.elements import (
     BondType,
 )
 from stkd_screen.smiles.errors import ParseError
-from stkd_screen.smiles.jit import index, inlined
 
 RING_NUMBERS = 100_000  # %(99999) is the largest RDKit reads
 

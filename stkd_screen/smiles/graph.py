@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stkd_screen.jit import compiled, inlined
 from stkd_screen.smiles.brackets import MAX_HYDROGENS
 from stkd_screen.smiles.elements import BondType
 from stkd_screen.smiles.grammar import with_counts
-from stkd_screen.smiles.jit import compiled, inlined
 
 NOTES = np.dtype(
     [

@@ -5,9 +5,9 @@
 
 import numpy as np
 
+from stkd_screen.jit import compiled, inlined
 from stkd_screen.smiles.brackets import COLON, GIVEN_HYDROGENS, aromatic_bonds, halves
 from stkd_screen.smiles.elements import AROMATIC_FLAG, NO_ATOM, BondType
-from stkd_screen.smiles.jit import compiled, inlined
 from stkd_screen.smiles.valence import (
     BEYOND_TABLE,
     METAL,

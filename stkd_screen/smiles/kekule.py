@@ -10,10 +10,10 @@ them backwards mends most of the others; for the rest `matching.py` decides.
 
 import numpy as np
 
+from stkd_screen.jit import compiled, index, inlined
 from stkd_screen.smiles.brackets import aromatic_bonds
 from stkd_screen.smiles.elements import AROMATIC_FLAG, BondType
 from stkd_screen.smiles.errors import ParseError
-from stkd_screen.smiles.jit import compiled, index, inlined
 from stkd_screen.smiles.matching import AT_WILDCARD, NOBODY, unpaired_atom
 
 BETWEEN_RINGS = 7  # bond type, for the time of this pass, of an aromatic bond that lies in no ring

@@ -10,8 +10,8 @@ seven are such cycles. Entered for few molecules, of at most 256 atoms to pair.
 
 import numpy as np
 
+from stkd_screen.jit import compiled, inlined
 from stkd_screen.smiles.elements import AROMATIC_FLAG, BondType
-from stkd_screen.smiles.jit import compiled, inlined
 
 AT_WILDCARD = 8  # bond type, for the time of this pass, of a single bond in a ring that may be a double bond
 NOBODY = -1

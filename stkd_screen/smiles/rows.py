@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stkd_screen.jit import compiled, index, inlined, releasing_gil
 from stkd_screen.smiles.brackets import ATOM
 from stkd_screen.smiles.errors import ParseError
 from stkd_screen.smiles.grammar import BRANCH, RING, RING_BOND, RING_NUMBERS, failed, read_row
@@ -21,7 +22,6 @@ from stkd_screen.smiles.graph import (
     written_from,
 )
 from stkd_screen.smiles.hydrogens import assign_after_clean_up, hydrogens_of
-from stkd_screen.smiles.jit import compiled, index, inlined, releasing_gil
 from stkd_screen.smiles.kekule import (
     SPAN,
     aromatic_rings_cover,

@@ -16,9 +16,9 @@ every line here: a change that gives other numbers needs a new VOCABULARY_VERSIO
 
 import numpy as np
 
+from stkd_screen.jit import compiled, inlined
 from stkd_screen.smiles.elements import AROMATIC_FLAG, BondType
 from stkd_screen.smiles.hashing import mix
-from stkd_screen.smiles.jit import compiled, inlined
 
 MAX_NEIGHBOURS = 7  # more share one shape
 ATOM_SHAPES = 2 * 4 * (MAX_NEIGHBOURS + 1)  # ring, unsaturation, neighbours

@@ -21,8 +21,8 @@ the same for aromatic and Kekulé writings.
 
 import numpy as np
 
+from stkd_screen.jit import cached, releasing_gil
 from stkd_screen.smiles.brackets import MAX_CHARGE
-from stkd_screen.smiles.jit import cached, releasing_gil
 from stkd_screen.smiles.molecules import Molecules
 from stkd_screen.smiles.rows import MAX_ATOMS
 from stkd_screen.smiles.surroundings import (

@@ -13,8 +13,8 @@ from functools import cache
 
 import numpy as np
 
+from stkd_screen.jit import compiled, index, inlined
 from stkd_screen.smiles.elements import AROMATIC_BOND, AROMATIC_FLAG, ELEMENT_SYMBOLS, NO_ATOM, ORGANIC
-from stkd_screen.smiles.jit import compiled, index, inlined
 
 ANY = -1  # as the last entry: any higher valence is allowed too
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stkd_screen.jit import cached
 from stkd_screen.smiles import Molecules
-from stkd_screen.smiles.jit import cached
 from stkd_screen.teach.graphs import Graphs
 
 # Values of `GraphBatch.distance`: 0 the atom itself, then bonds on the shortest path; longer ones share one.

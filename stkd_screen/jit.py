@@ -5,17 +5,13 @@ the cache.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numba.core.registry import cpu_target
-
-# numba recompiles a cached function when its own file changes, but not when a function it calls does. So
-# every function here carries the stamp of all the files.
-_FILES = [path.stat() for path in Path(__file__).parent.glob("*.py")]
-_STAMP = (max(file.st_mtime for file in _FILES), sum(file.st_size for file in _FILES))
 
 # Without reference counts: the parser's functions only borrow arrays and never allocate, and counting took
 # half of the running time and two thirds of the compile time (numba refuses to compile one that needs them).
@@ -24,6 +20,17 @@ _LEAN = {"_nrt": False} if hasattr(cpu_target.options, "_nrt") else {}
 # numba lets a negative index count from the end, which costs a test at each use; an unsigned one needs none.
 # Written where it is used once a byte, atom or bond.
 index = np.uintp
+
+
+@lru_cache
+def stamp(folder: Path) -> tuple[float, int]:
+    """What changes when any Python file of a folder does.
+
+    numba recompiles a cached function when its own file changes, but not when a function it calls does. So
+    every function carries the stamp of all files beside its own.
+    """
+    files = [path.stat() for path in folder.glob("*.py")]
+    return max(file.st_mtime for file in files), sum(file.st_size for file in files)
 
 
 def cached(**options: Any) -> Callable[[Callable], Callable]:
@@ -39,7 +46,7 @@ def cached(**options: Any) -> Callable[[Callable], Callable]:
             return njit(function, **options)
         cache_file: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
         if hasattr(cache_file, "_source_stamp"):
-            cache_file._source_stamp = _STAMP
+            cache_file._source_stamp = stamp(Path(function.__code__.co_filename).parent)
         return dispatcher
 
     return decorate

@@ -7,16 +7,15 @@ from pathlib import Path
 import numba
 import pytest
 
-from stkd_screen.smiles import jit, rows
+from stkd_screen import jit
+from stkd_screen.smiles import rows
 
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Callable[[], Callable]:
     """Import a module with one compiled function, as a new process would."""
     path = tmp_path / "fresh_module.py"
-    path.write_text(
-        "from stkd_screen.smiles.jit import compiled\n\n@compiled\ndef twice(a):\n    return 2 * a\n"
-    )
+    path.write_text("from stkd_screen.jit import compiled\n\n@compiled\ndef twice(a):\n    return 2 * a\n")
 
     def load() -> Callable:
         specification = importlib.util.spec_from_file_location("fresh_module", path)
@@ -34,13 +33,15 @@ def test_a_change_in_any_file_compiles_anew(fresh, monkeypatch: pytest.MonkeyPat
         return sum(twice.stats.cache_hits.values())
 
     assert [cache_hits(), cache_hits()] == [0, 1]
-    monkeypatch.setattr(jit, "_STAMP", "another")
+    monkeypatch.setattr(jit, "stamp", lambda folder: "another")
     assert [cache_hits(), cache_hits()] == [0, 1]
 
 
 def test_the_parser_carries_the_stamp() -> None:
     cache = rows._read_rows._cache
-    assert not hasattr(cache, "_cache_file") or cache._cache_file._source_stamp == jit._STAMP
+    assert not hasattr(cache, "_cache_file") or cache._cache_file._source_stamp == jit.stamp(
+        Path(rows.__file__).parent
+    )
 
 
 def test_without_the_private_option(fresh, monkeypatch: pytest.MonkeyPatch) -> None:
