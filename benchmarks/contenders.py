@@ -25,6 +25,7 @@ from rdkit import Chem
 from torch import Tensor, nn
 
 from stkd_screen.batching import equal_length_batches
+from stkd_screen.cpu import CpuStudent
 from stkd_screen.errors import StkdError
 from stkd_screen.forward import BATCH_TOKENS as STUDENT_TOKENS
 from stkd_screen.forward import in_threads
@@ -219,12 +220,14 @@ def student(preset: str, smiles: list[str], device: torch.device) -> Contender:
     def collate(data: Molecules, rows: np.ndarray) -> list[Tensor]:
         return [torch.from_numpy(array) for array in lay_out(data, rows, surroundings=surroundings)]
 
+    # As `embed` computes it.
+    run = CpuStudent(model.eval()) if device.type == "cpu" else model
     return Contender(
         model,
         read_molecules,
         by_length(partial(token_counts, surroundings=surroundings), STUDENT_TOKENS[device.type]),
         collate,
-        lambda model, inputs, device: model(*(part.to(device) for part in inputs))[1],
+        lambda _, inputs, device: run(*(part.to(device) for part in inputs))[1],
     )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 # Molecules that are read, sorted by length, encoded and put back in order at a time.
-WINDOW = {"cpu": 2048, "cuda": 131_072}
+WINDOW = {"cpu": 4096, "cuda": 131_072}
 _CERTAIN = 1000  # molecules without a finite result that are no accident
 
 

@@ -1,7 +1,5 @@
 """Running a student over molecules, with the memory and the compiler that a machine happens to have."""
 
-import ctypes
-import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stkd_screen.batching import equal_length_batches
+from stkd_screen.cpu import CpuStudent
 from stkd_screen.errors import StkdError, StkdWarning
 from stkd_screen.smiles import Molecules
 from stkd_screen.smiles.tokens import lay_out, token_counts
@@ -21,8 +20,6 @@ from stkd_screen.student import Student
 
 # Tokens a forward pass: enough to keep the matrix products busy, small enough for cache or memory.
 BATCH_TOKENS = {"cpu": 1024, "cuda": 262_144}
-# Tokens after which freed memory is given back, on a CPU.
-FREED_AFTER = 2048
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,13 +43,13 @@ class ForwardPass:
         self.device = student.table.device
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
         self._threads = torch.get_num_threads() if self.device.type == "cpu" and not compile else 1
-        if self._threads > 1:
-            share_one_heap()
         self._halving = Lock()
-        self._student = student
+        self._student, self._compiled = student, compile
         self._run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = student
         if compile:
             self._run = torch.compile(student, dynamic=True)
+        elif self.device.type == "cpu":
+            self._run = CpuStudent(student)
 
     def batches(self, molecules: Molecules, rows: np.ndarray | None = None) -> Iterator[Result]:
         """Run over molecules, by default all that could be read.
@@ -71,13 +68,8 @@ class ForwardPass:
         def run(batch: np.ndarray) -> list[Result]:
             return self._in_parts(molecules, batch, int(counts[batch[0]]))
 
-        done = 0
         for parts in self.each(run, self.split(counts, rows)):
             yield from parts
-            done += sum(len(part) * int(counts[part[0]]) for part, _, _ in parts)
-            if done > FREED_AFTER:
-                release_freed_memory()
-                done = 0
 
     def token_counts(self, molecules: Molecules) -> np.ndarray:
         """Tokens of each row, as this student reads it: (R,) int64, 0 where there is no molecule."""
@@ -121,8 +113,9 @@ class ForwardPass:
                 f"{self.device} failed: {_first_line(error)}; run the command again, or with --device cpu"
             ) from error
         except Exception as error:
-            if self._run is self._student:
+            if not self._compiled:
                 raise
+            self._compiled = False
             self._run = self._student
             warnings.warn(
                 f"torch.compile failed ({_first_line(error)}); going on without it, which is slower; "
@@ -193,30 +186,6 @@ def in_threads(function: Callable[[T], R], items: Iterable[T], threads: int) -> 
             for future in ahead:
                 future.cancel()
             torch.set_num_threads(before)  # threads made later take the number that was set last
-
-
-def release_freed_memory() -> None:
-    """Give freed memory back to the system, where the C library is glibc.
-
-    Batches of ever other shapes leave holes that glibc keeps and cannot reuse: over 300,000 molecules the
-    resident set would double.
-    """
-    if _malloc_trim is not None:
-        _malloc_trim(0)
-
-
-def share_one_heap() -> None:
-    """Have all threads from now on allocate in one heap, where the C library is glibc.
-
-    With a heap for each, the holes that batches leave add up over the threads.
-    """
-    if _mallopt is not None:
-        _mallopt(_M_ARENA_MAX, 1)
-
-
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-_malloc_trim, _mallopt = (getattr(_libc, name, None) for name in ("malloc_trim", "mallopt"))
-_M_ARENA_MAX = -8  # of malloc.h
 
 
 def _first_line(error: BaseException) -> str:

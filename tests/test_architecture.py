@@ -15,20 +15,20 @@ LAYERS = [
     ["windows"],
     ["encoder", "parts"],
     ["output", "forward"],
-    ["domain", "weights", "batching"],
+    ["domain", "weights", "batching", "cpu"],
     ["student", "records"],
     ["smiles", "background", "files"],
-    ["errors"],
+    ["errors", "jit"],
 ]
 LEVEL = {name: i for i, names in enumerate(LAYERS) for name in names}
 
 ALLOWED = {
     "typer": {"cli"},
     "rich": {"cli"},
-    "numba": {"smiles"},
+    "numba": {"jit"},
     "faiss": {"search"},
     "rdkit": {"search", "teach"},
-    "torch": {"student", "encoder", "forward", "weights", "teach", "speed"},
+    "torch": {"student", "cpu", "encoder", "forward", "weights", "teach", "speed"},
     "matplotlib": {"teach"},
     "safetensors": {"weights", "teach"},
 }

@@ -26,15 +26,14 @@ def encoder(toy):
     return load(toy.weights, device="cpu")
 
 
-def cramped(student, most_tokens, asked):
-    """The student's forward pass on a device that holds so many tokens."""
-    forward = student.forward
+def cramped(forward, most_tokens, asked):
+    """A forward pass on a device that holds so many tokens."""
 
-    def run(tokens, n_atoms, learned=None):
+    def run(tokens, n_atoms):
         asked.append(tokens.shape[0] * tokens.shape[1])
         if asked[-1] > most_tokens:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
-        return forward(tokens, n_atoms, learned)
+        return forward(tokens, n_atoms)
 
     return run
 
@@ -43,7 +42,7 @@ def cramped(student, most_tokens, asked):
 def test_out_of_memory_halves_the_batches_and_goes_on(encoder, monkeypatch, most_tokens):
     whole = encoder.embed(SMILES, embedding_dtype="float32")
     asked = []
-    monkeypatch.setattr(encoder.student, "forward", cramped(encoder.student, most_tokens, asked))
+    monkeypatch.setattr(encoder.forward, "_run", cramped(encoder.forward._run, most_tokens, asked))
     with pytest.warns(StkdWarning) as told:
         assert_frame_equal(encoder.embed(SMILES, embedding_dtype="float32"), whole, abs_tol=1e-4)
     too_much = sum(tokens > most_tokens for tokens in asked)
@@ -58,7 +57,7 @@ def test_out_of_memory_halves_the_batches_and_goes_on(encoder, monkeypatch, most
 
 
 def test_out_of_memory_at_one_molecule_is_an_error(encoder, monkeypatch):
-    monkeypatch.setattr(encoder.student, "forward", cramped(encoder.student, 10, []))
+    monkeypatch.setattr(encoder.forward, "_run", cramped(encoder.forward._run, 10, []))
     with pytest.raises(StkdError) as fault:
         encoder.embed(["C" * 20])
     assert documented(
@@ -81,7 +80,7 @@ def test_an_error_of_the_model_itself_is_not_taken_for_one_of_the_compiler(encod
     def broken(*_):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(encoder.student, "forward", broken)
+    monkeypatch.setattr(encoder.forward, "_run", broken)
     with pytest.raises(ZeroDivisionError):
         encoder.embed(["C"])
 
@@ -92,7 +91,7 @@ def test_a_gpu_that_fails_in_the_middle(encoder, monkeypatch):
             "CUDA error: unspecified launch failure\nCUDA kernel errors might be ..."
         )
 
-    monkeypatch.setattr(encoder.student, "forward", fail)
+    monkeypatch.setattr(encoder.forward, "_run", fail)
     with pytest.raises(StkdError) as fault:
         encoder.embed(["C"])
     assert documented(
@@ -180,12 +179,11 @@ def test_a_device_number_that_is_not_there(gpu):
         choose_device("cuda:2")
 
 
-def not_a_number(student, of):
-    """The student's forward pass, with NaN for molecules of these numbers of atoms."""
-    forward = student.forward
+def not_a_number(forward, of):
+    """A forward pass that gives NaN for molecules of these numbers of atoms."""
 
-    def run(tokens, n_atoms, learned=None):
-        states, prediction = forward(tokens, n_atoms, learned)
+    def run(tokens, n_atoms):
+        states, prediction = forward(tokens, n_atoms)
         prediction[torch.isin(n_atoms, torch.tensor(of))] = torch.nan
         return states, prediction
 
@@ -194,7 +192,7 @@ def not_a_number(student, of):
 
 def test_nan_is_an_error_row_and_counted(encoder, tmp_path, monkeypatch):
     (tmp_path / "x.smi").write_text("C\nCC\nCCC\nCC\n")
-    monkeypatch.setattr(encoder.student, "forward", not_a_number(encoder.student, [2]))
+    monkeypatch.setattr(encoder.forward, "_run", not_a_number(encoder.forward._run, [2]))
     options = OutputOptions().checked(encoder.weights)
     summary = embed(RecordReader([tmp_path / "x.smi"]), encoder, tmp_path / "out.parquet", options)
     assert summary.bad == {NOT_FINITE: 2}
@@ -209,14 +207,14 @@ def test_nan_is_an_error_row_and_counted(encoder, tmp_path, monkeypatch):
 )
 def test_an_embedding_that_is_not_finite_as_written_is_an_error_row(encoder, monkeypatch, value, dtype):
     """Also where only float16 cannot hold it; nobody sees an embedding that is not written."""
-    forward = encoder.student.forward
+    forward = encoder.forward._run
 
-    def run(tokens, n_atoms, learned=None):
-        states, prediction = forward(tokens, n_atoms, learned)
+    def run(tokens, n_atoms):
+        states, prediction = forward(tokens, n_atoms)
         states[n_atoms == 2, 0] = value
         return states, prediction
 
-    monkeypatch.setattr(encoder.student, "forward", run)
+    monkeypatch.setattr(encoder.forward, "_run", run)
     frame = encoder.embed(["C", "CC", "CCC"], embedding_dtype=dtype)
     assert frame["error"].to_list() == [None, NOT_FINITE, None]
     assert frame["embedding"].null_count() == frame["weight_ev"].null_count() == 1
@@ -225,7 +223,7 @@ def test_an_embedding_that_is_not_finite_as_written_is_an_error_row(encoder, mon
 
 def test_a_model_that_gives_only_nan_stops_the_run(encoder, tmp_path, monkeypatch):
     (tmp_path / "x.smi").write_text("C\n" * 3000)
-    monkeypatch.setattr(encoder.student, "forward", not_a_number(encoder.student, [1]))
+    monkeypatch.setattr(encoder.forward, "_run", not_a_number(encoder.forward._run, [1]))
     options = OutputOptions().checked(encoder.weights)
     with pytest.raises(StkdError) as fault:
         embed(RecordReader([tmp_path / "x.smi"]), encoder, tmp_path / "out.parquet", options)
@@ -234,7 +232,7 @@ def test_a_model_that_gives_only_nan_stops_the_run(encoder, tmp_path, monkeypatc
 
 def test_a_device_that_begins_to_give_only_nan_stops_the_run(encoder, monkeypatch):
     encoder.embed(["C"])
-    monkeypatch.setattr(encoder.student, "forward", not_a_number(encoder.student, [1]))
+    monkeypatch.setattr(encoder.forward, "_run", not_a_number(encoder.forward._run, [1]))
     assert encoder.embed(["C"] * 10)["error"].to_list() == [NOT_FINITE] * 10
     with pytest.raises(StkdError, match=r"no finite value for any of 1,000 molecules; try --device cpu"):
         encoder.embed(["C"] * 1000)

@@ -1,0 +1,136 @@
+"""The forward pass on a CPU: against PyTorch's own operators, and what they would do with bad numbers."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stkd_screen import cpu
+from stkd_screen.cpu import CpuStudent
+from stkd_screen.smiles import pack_smiles, pretransform
+from stkd_screen.smiles.tokens import lay_out
+from stkd_screen.student import PRESETS, Student, StudentConfig
+from stkd_screen.weights import load_weights
+
+ODD = StudentConfig(width=30, heads=3, feed_forward=7, standard_layers=1, biased_layers=2, targets=5)
+CONFIGS = {
+    "mini": PRESETS["mini"],
+    "small": PRESETS["small"],
+    "odd": ODD,
+    "odd, beyond": replace(ODD, surroundings=True, fingerprint=11),
+    "one layer": replace(ODD, standard_layers=0, biased_layers=1),
+}
+MOLECULES = {
+    "one atom": ["C"] * 3,
+    "one token count": ["CCCCCC", "C1CC2C1C2"],  # with different numbers of atoms
+    "usual": ["CC(=O)Oc1ccccc1C(=O)O"] * 40,
+    "256 atoms": ["C" * 256] * 2,
+}
+
+
+def student_of(config: StudentConfig) -> Student:
+    """A student all of whose parameters matter, as after training."""
+    torch.manual_seed(0)
+    student = Student(config).eval()
+    with torch.no_grad():
+        for name, parameter in student.named_parameters():
+            if name == "table" or parameter.ndim == 1:
+                parameter.normal_(1.0 if name.endswith("norm.weight") else 0.0, 0.5)
+        if student.fingerprint is not None:
+            student.fingerprint.molecule.weight.normal_(std=0.3)
+    return student
+
+
+def batch_of(student: Student, smiles: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    molecules = pretransform(*pack_smiles(smiles))
+    surroundings = student.config.surroundings
+    rows = np.arange(len(smiles))
+    if surroundings:  # one number of atoms to a batch
+        rows = rows[np.diff(molecules.atom_offsets) == np.diff(molecules.atom_offsets)[0]]
+    tokens, n_atoms = lay_out(molecules, rows, surroundings=surroundings)
+    return torch.from_numpy(tokens), torch.from_numpy(n_atoms)
+
+
+@pytest.mark.parametrize("molecules", MOLECULES.values(), ids=MOLECULES)
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_it_gives_what_the_student_gives(config, molecules):
+    student = student_of(config)
+    batch = batch_of(student, molecules)
+    with torch.inference_mode():
+        expected = student(*batch)
+    for ours, theirs in zip(CpuStudent(student)(*batch), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-5)
+
+
+def test_the_shipped_weights_give_the_same_to_a_hundredth_of_a_millielectronvolt():
+    weights = load_weights("small")
+    student = weights.student.eval()
+    unit = torch.tensor([target.std for target in weights.targets])
+    for molecules in MOLECULES.values():
+        batch = batch_of(student, molecules)
+        with torch.inference_mode():
+            embedding, prediction = student(*batch)
+        our_embedding, our_prediction = CpuStudent(student)(*batch)
+        assert ((our_prediction - prediction).abs() * unit).max() < 1e-5  # eV
+        assert F.cosine_similarity(our_embedding, embedding).min() > 1 - 1e-6
+
+
+def test_results_are_the_callers_to_keep():
+    student = student_of(CONFIGS["small"])
+    ours = CpuStudent(student)
+    first = ours(*batch_of(student, ["CCO"]))
+    kept = [part.clone() for part in first]
+    ours(*batch_of(student, ["CCN"]))
+    assert all(torch.equal(part, copy) for part, copy in zip(first, kept, strict=True))
+
+
+def test_work_space_is_used_again_and_grows():
+    student = student_of(CONFIGS["small"])
+    ours = CpuStudent(student)
+    for smiles in ("CCO", "CCN", "C" * 40, "CCO"):
+        ours(*batch_of(student, [smiles]))
+    assert len(ours._spaces) == 1
+
+
+def test_a_value_that_is_not_finite_reaches_the_results():
+    """`embed` makes an error row of such a molecule; a finite number would hide it."""
+    student = student_of(CONFIGS["small"])
+    batch = batch_of(student, ["CCO"])
+    for bad in (math.nan, math.inf):
+        broken = student_of(CONFIGS["small"])
+        with torch.no_grad():
+            broken.table[int(batch[0][0, 2, 0])] = bad
+        assert not any(part.isfinite().any() for part in CpuStudent(broken)(*batch))
+
+
+def test_scores_far_apart_are_no_fault():
+    student = student_of(CONFIGS["small"])
+    with torch.no_grad():
+        for layer in student.layers:
+            layer.attention.project.weight *= 30
+    batch = batch_of(student, ["CCOC(=O)c1ccccc1"])
+    with torch.inference_mode():
+        expected = student(*batch)
+    for ours, theirs in zip(CpuStudent(student)(*batch), expected, strict=True):
+        assert theirs.isfinite().all()
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-2)
+
+
+def test_gelu_everywhere():
+    x = torch.linspace(-30, 30, 600_000).view(-1, 1000)
+    ours = x.clone()
+    cpu._gelu(torch.zeros(1000), ours)
+    torch.testing.assert_close(ours, F.gelu(x.double()).float(), rtol=2e-6, atol=2e-6)
+
+
+def test_softmax_of_any_row():
+    torch.manual_seed(0)
+    for width in (1, 2, 7, 8, 9, 26, 257):
+        for scale in (1.0, 50.0, 1e4):
+            scores = torch.randn(100, width) * scale
+            expected = torch.softmax(scores.double() * math.log(2), -1).float()
+            cpu._softmax(scores)
+            torch.testing.assert_close(scores, expected, rtol=1e-6, atol=1e-7)
