@@ -4,7 +4,7 @@ import sys
 
 import polars as pl
 
-columns = ["id", "smiles", "homo_ev", "lumo_ev", "gap_ev", "error", "warning"]
+columns = ["id", "smiles", "homo_ev", "lumo_ev", "gap_ev", "gap_ev_err", "error", "warning"]
 library = pl.read_parquet(sys.argv[1], columns=columns)
 trusted = library.filter(pl.col("error").is_null() & pl.col("warning").is_null()).drop("error", "warning")
 

@@ -46,7 +46,7 @@ def _helper(function: Callable) -> Callable:
 class CpuStudent:
     """A student in evaluation mode, called as it is, from several threads at once if need be.
 
-    Its matrices are copied: later changes of the student's are not followed.
+    The student must not change afterwards: of some of its parameters this holds copies.
     """
 
     def __init__(self, student: Student) -> None:
@@ -61,7 +61,10 @@ class CpuStudent:
     @torch.inference_mode()
     def __call__(self, tokens: Tensor, n_atoms: Tensor) -> tuple[Tensor, Tensor]:
         """As `Student.forward`; the results are the caller's to keep."""
-        space = self._spaces.pop() if self._spaces else _Space()
+        try:
+            space = self._spaces.pop()
+        except IndexError:
+            space = _Space()
         try:
             return self._forward(tokens, n_atoms, space)
         finally:

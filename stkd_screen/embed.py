@@ -121,6 +121,7 @@ def _plan(
         model_sha256=weights.sha256,
         options={
             **asdict(options),
+            "errors": weights.errors_sha256[:12] or None,
             "smiles_column": reader.smiles_column,
             "id_column": reader.id_column,
             "limit": limit,

@@ -17,7 +17,8 @@ from stkd_screen.forward import ForwardPass, Result
 from stkd_screen.output import OutputOptions, result_table
 from stkd_screen.records import Records
 from stkd_screen.smiles import Molecules, pretransform
-from stkd_screen.weights import DEFAULT_MODEL, Weights, in_units, load_weights
+from stkd_screen.targets import in_units
+from stkd_screen.weights import DEFAULT_MODEL, Weights, load_weights
 
 if TYPE_CHECKING:
     import polars as pl

@@ -24,12 +24,12 @@ index = np.uintp
 
 @lru_cache
 def stamp(folder: Path) -> tuple[float, int]:
-    """What changes when any Python file of a folder does.
+    """What changes when this file or any Python file of a folder does.
 
     numba recompiles a cached function when its own file changes, but not when a function it calls does. So
     every function carries the stamp of all files beside its own.
     """
-    files = [path.stat() for path in folder.glob("*.py")]
+    files = [path.stat() for path in (Path(__file__), *folder.glob("*.py"))]
     return max(file.st_mtime for file in files), sum(file.st_size for file in files)
 
 

@@ -10,9 +10,11 @@ import pyarrow as pa
 from stkd_screen import __version__
 from stkd_screen.domain import warnings_of
 from stkd_screen.errors import StkdError
+from stkd_screen.expected_errors import measures
 from stkd_screen.records import Records
 from stkd_screen.smiles import Molecules, describe_error, error_class
-from stkd_screen.weights import CLASS_UNIT, Target, Weights
+from stkd_screen.targets import CLASS_UNIT, Target, of_level
+from stkd_screen.weights import Weights
 
 EMBEDDING_TYPES = {"float16": (np.float16, pa.float16()), "float32": (np.float32, pa.float32())}
 METADATA_KEY = b"stkd_screen"
@@ -77,7 +79,12 @@ def schema(weights: Weights, options: OutputOptions) -> pa.Schema:
     """Columns and metadata of the output. `options` must have been checked against the weights."""
     assert options.level is not None
     fields = [pa.field("row", pa.int64()), pa.field("id", pa.string()), pa.field("smiles", pa.string())]
-    fields += [pa.field(name, pa.float32()) for name in prediction_columns(weights, options.level)]
+    numbers = {column_name(target) for target in weights.targets if not target.is_class}
+    for name in prediction_columns(weights, options.level):
+        fields.append(pa.field(name, pa.float32()))
+        if name in numbers:
+            fields.append(pa.field(f"{name}_err", pa.float32()))
+    fields.append(pa.field("domain", pa.float32()))
     if options.embedding:
         item = EMBEDDING_TYPES[options.embedding_dtype][1]
         fields.append(
@@ -89,6 +96,7 @@ def schema(weights: Weights, options: OutputOptions) -> pa.Schema:
         "version": __version__,
         "model": weights.name,
         "model_sha256": weights.sha256,
+        "errors_sha256": weights.errors_sha256,
         "level": options.level,
         "units": {column_name(target): target.unit for target in weights.targets},
         "largest_fragment": options.largest_fragment,
@@ -130,9 +138,13 @@ def result_table(
         "id": records.id,
         "smiles": records.smiles,
     }
+    half_widths, domain = _expected(weights, options.level, embedding, prediction, molecules)
     for name, k in prediction_columns(weights, options.level).items():
         missing = failed if k is not None else np.ones(len(records), bool)
         columns[name] = pa.array(prediction[:, k or 0], pa.float32(), mask=missing)
+        unknown = missing | ~np.isfinite(half_widths[:, k or 0])
+        columns[f"{name}_err"] = pa.array(half_widths[:, k or 0], pa.float32(), mask=unknown)
+    columns["domain"] = pa.array(domain, pa.float32(), mask=failed | ~np.isfinite(domain))
     if options.embedding:
         written[failed] = 0
         columns["embedding"] = pa.FixedSizeListArray.from_arrays(
@@ -148,6 +160,19 @@ def result_table(
     wanted = schema(weights, options)
     table = pa.table([columns[field.name].cast(field.type) for field in wanted], schema=wanted)
     return table, kinds
+
+
+def _expected(
+    weights: Weights, level: str, embedding: np.ndarray, prediction: np.ndarray, molecules: Molecules
+) -> tuple[np.ndarray, np.ndarray]:
+    """Half-widths (R, targets) of 90% intervals and domain (R,), NaN where nothing calibrates them."""
+    half_widths = np.full(prediction.shape, np.nan, np.float32)
+    errors = weights.errors.get(level)
+    if errors is None:
+        return half_widths, half_widths[:, 0]
+    given = measures(errors, level, weights.targets, embedding, prediction, molecules.heavy_atoms())
+    half_widths[:, of_level(weights.targets, level)] = errors.half_widths(given)
+    return half_widths, errors.domain(embedding)
 
 
 def row_errors(

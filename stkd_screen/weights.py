@@ -1,7 +1,8 @@
-"""A weights folder: model.safetensors, config.json and README.md (the model card). Nothing is unpickled."""
+"""A weights folder: model.safetensors, config.json, README.md (the model card) and, where the expected errors
+were calibrated, errors.safetensors. Nothing is unpickled.
+"""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,44 +15,17 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from stkd_screen.errors import WeightsError
+from stkd_screen.expected_errors import FILE as ERRORS
+from stkd_screen.expected_errors import ExpectedErrors, load_errors
 from stkd_screen.files import file_sha256, whole
 from stkd_screen.smiles.tokens import VOCABULARY_VERSION
 from stkd_screen.student import Student, StudentConfig
+from stkd_screen.targets import Target
 
 FORMAT = 1
 DEFAULT_MODEL = "small"
-CLASS_UNIT = "class"
 # Prefixes of the tensors that are no parameters: atom types labelled at a level, and the fingerprint basis.
 ATOM_TYPES, FINGERPRINTS = "atom_types.", "fingerprint_basis."
-
-
-@dataclass(frozen=True)
-class Target:
-    """One predicted property at one level of theory, with the scale the model was trained in."""
-
-    name: str  # homo, lumo, gap, or any other name
-    level: str  # qm9, pcqm, or any other name
-    unit: str
-    mean: float
-    std: float
-
-    @property
-    def full_name(self) -> str:
-        return f"{self.level}.{self.name}"
-
-    @property
-    def is_class(self) -> bool:
-        """Whether the target is a class, 0 or 1, of which the model gives the probability."""
-        return self.unit == CLASS_UNIT
-
-
-def in_units(standardised: np.ndarray, targets: Sequence[Target]) -> np.ndarray:
-    """What a model gives, (R, targets) float32, in the units of the targets; probabilities for classes."""
-    mean, std = (np.array([getattr(t, key) for t in targets], np.float32) for key in ("mean", "std"))
-    values = standardised * std + mean
-    classes = [k for k, target in enumerate(targets) if target.is_class]
-    values[:, classes] = 1 / (1 + np.exp(-standardised[:, classes]))
-    return values
 
 
 @dataclass(frozen=True)
@@ -73,6 +47,8 @@ class Weights:
     ]  # level -> sorted codes of the atom types a label covered (`atom_types`)
     max_heavy_atoms: dict[str, int]  # level -> heavy atoms of the largest labelled molecule
     fingerprints: FingerprintBasis | None = None  # what a student's fingerprint head was taught
+    errors: dict[str, ExpectedErrors] = field(default_factory=dict)  # level -> how far off it may be
+    errors_sha256: str = ""  # of errors.safetensors; empty where there is none
     training: dict[str, Any] = field(default_factory=dict)  # data, hashes, options, time, machine
     metrics: dict[str, Any] = field(default_factory=dict)  # split -> level.target -> mae, rmse, r2, n
     name: str = ""
@@ -130,12 +106,13 @@ def save_weights(weights: Weights, folder: Path) -> Weights:
         "metrics": weights.metrics,
         "training": weights.training,
     }
+    (folder / ERRORS).unlink(missing_ok=True)  # those of the weights that were there
     sha256 = write_model_folder(folder, tensors, config)
     return replace(weights, name=folder.name, sha256=sha256)
 
 
-def load_weights(model: str | Path = DEFAULT_MODEL) -> Weights:
-    """Load a shipped model by name, or any weights folder by path.
+def load_weights(model: str | Path = DEFAULT_MODEL, *, with_errors: bool = True) -> Weights:
+    """Load a shipped model by name, or any weights folder by path; with its expected errors, or without.
 
     Raises:
         WeightsError: the folder is missing or incomplete, was altered, comes from another version of the
@@ -164,6 +141,8 @@ def load_weights(model: str | Path = DEFAULT_MODEL) -> Weights:
         atom_types=atom_types,
         max_heavy_atoms=config["max_heavy_atoms"],
         fingerprints=FingerprintBasis(**basis) if len(basis) == len(taken) else None,
+        errors=load_errors(folder, config["sha256"]) if with_errors else {},
+        errors_sha256=file_sha256(folder / ERRORS) if with_errors and (folder / ERRORS).is_file() else "",
         training=config["training"],
         metrics=config["metrics"],
         name=folder.name,

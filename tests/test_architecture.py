@@ -16,8 +16,8 @@ LAYERS = [
     ["encoder", "parts"],
     ["output", "forward"],
     ["domain", "weights", "batching", "cpu"],
-    ["student", "records"],
-    ["smiles", "background", "files"],
+    ["student", "records", "expected_errors"],
+    ["smiles", "background", "files", "targets"],
     ["errors", "jit"],
 ]
 LEVEL = {name: i for i, names in enumerate(LAYERS) for name in names}
@@ -30,7 +30,7 @@ ALLOWED = {
     "rdkit": {"search", "teach"},
     "torch": {"student", "cpu", "encoder", "forward", "weights", "teach", "speed"},
     "matplotlib": {"teach"},
-    "safetensors": {"weights", "teach"},
+    "safetensors": {"weights", "expected_errors", "teach"},
 }
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from stkd_screen import cpu
 from stkd_screen.cpu import CpuStudent
+from stkd_screen.forward import in_threads
 from stkd_screen.smiles import pack_smiles, pretransform
 from stkd_screen.smiles.tokens import lay_out
 from stkd_screen.student import PRESETS, Student, StudentConfig
@@ -93,6 +94,17 @@ def test_work_space_is_used_again_and_grows():
     for smiles in ("CCO", "CCN", "C" * 40, "CCO"):
         ours(*batch_of(student, [smiles]))
     assert len(ours._spaces) == 1
+
+
+def test_threads_do_not_disturb_each_other():
+    student = student_of(CONFIGS["small"])
+    ours = CpuStudent(student)
+    batches = [batch_of(student, [f"{'C' * (k % 20 + 1)}O"] * 30) for k in range(60)]
+    alone = [ours(*batch)[0] for batch in batches]
+    together = in_threads(lambda batch: ours(*batch)[0], batches, 4)
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert 1 <= len(ours._spaces) <= 4
 
 
 def test_a_value_that_is_not_finite_reaches_the_results():

@@ -13,6 +13,7 @@ from test_graphs import labelled
 
 from stkd_screen.errors import TrainingError, WeightsError
 from stkd_screen.student import PRESETS
+from stkd_screen.targets import in_units
 from stkd_screen.teach import loop
 from stkd_screen.teach.distill import DistillConfig, Distiller, distill
 from stkd_screen.teach.evaluate import predict
@@ -24,7 +25,7 @@ from stkd_screen.teach.teacher import Teacher, load_teacher
 from stkd_screen.teach.teacher import predict as predict_as_teacher
 from stkd_screen.teach.train import TrainConfig, starting_student, train
 from stkd_screen.teach.trainer import Trainer
-from stkd_screen.weights import Weights, in_units, load_weights
+from stkd_screen.weights import Weights, load_weights
 
 WEIGHT = TargetColumn.parse("toy.weight=heavy:eV")
 POLAR = TargetColumn.parse("toy.polar=hetero:eV")

@@ -52,7 +52,8 @@ def test_one_row_for_each_record_in_order(encoder, library, tmp_path):
     assert frame["row"].to_list() == list(range(len(written)))
     assert frame["id"].to_list() == [f"m{i}" for i, smiles in enumerate(MOLECULES) if smiles]
     assert frame.columns == [
-        "row", "id", "smiles", "weight_ev", "polar_ev", "rings", "embedding", "error", "warning",
+        "row", "id", "smiles", "weight_ev", "weight_ev_err", "polar_ev", "polar_ev_err", "rings", "rings_err",
+        "domain", "embedding", "error", "warning",
     ]  # fmt: skip
     assert summary.records == len(written) and summary.bad.total() == 2
 

@@ -15,6 +15,7 @@ from stkd_screen.errors import TrainingError
 from stkd_screen.smiles import pack_smiles, pretransform
 from stkd_screen.smiles.tokens import NOTHING, lay_out
 from stkd_screen.student import PRESETS, Learned, Student, StudentConfig
+from stkd_screen.targets import Target
 from stkd_screen.teach.coverage import Coverage
 from stkd_screen.teach.distill import DistillConfig, Distiller, layer_pairs, parse_layer_pairs
 from stkd_screen.teach.graphormer import PRESETS as TEACHER_PRESETS
@@ -22,7 +23,6 @@ from stkd_screen.teach.graphormer import Graphormer, GraphormerConfig
 from stkd_screen.teach.losses import attention_loss, feature_loss, knowledge_mixing, task_loss
 from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.teach.teacher import Teacher
-from stkd_screen.weights import Target
 
 
 def random_tensor(*shape: int, seed: int = 0) -> torch.Tensor:

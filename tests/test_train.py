@@ -17,6 +17,7 @@ from stkd_screen.cli.display import metrics_table
 from stkd_screen.errors import StkdError, TrainingError
 from stkd_screen.smiles.tokens import MAX_ATOMS, random_positions
 from stkd_screen.student import PRESETS
+from stkd_screen.targets import Target
 from stkd_screen.teach.checkpoint import write_checkpoint
 from stkd_screen.teach.distill import DistillConfig
 from stkd_screen.teach.evaluate import evaluate_model, predict, split_metrics
@@ -25,7 +26,7 @@ from stkd_screen.teach.tables import read_labelled
 from stkd_screen.teach.targets import HARTREE_IN_EV, TargetColumn
 from stkd_screen.teach.train import StudentTrainer, TrainConfig, train
 from stkd_screen.teach.trainer import Trainer
-from stkd_screen.weights import Target, load_weights
+from stkd_screen.weights import load_weights
 
 
 def measure(weights, data, split):

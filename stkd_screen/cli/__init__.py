@@ -7,7 +7,19 @@ from typing import TextIO
 import typer
 
 from stkd_screen import __version__
-from stkd_screen.cli import bench, distill, embed, evaluate, index, prepare, search, teach, train, verify
+from stkd_screen.cli import (
+    bench,
+    calibrate,
+    distill,
+    embed,
+    evaluate,
+    index,
+    prepare,
+    search,
+    teach,
+    train,
+    verify,
+)
 from stkd_screen.cli.interrupts import Interrupted, interrupts_raise
 from stkd_screen.cli.text import printable
 from stkd_screen.errors import StkdError, StkdWarning
@@ -43,6 +55,7 @@ app.command("distill")(distill.distill)
 app.command("teach")(teach.teach)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("calibrate")(calibrate.calibrate)
 app.command("prepare")(prepare.prepare)
 app.add_typer(bench.app, name="bench")
 

@@ -17,9 +17,9 @@ MEASURES = {"mae": "MAE", "rmse": "RMSE", "r2": "R2", "auc": "AUC", "log_loss": 
 if TYPE_CHECKING:
     from stkd_screen.embed import Summary
     from stkd_screen.records import RecordReader
+    from stkd_screen.targets import Target
     from stkd_screen.teach.evaluate import Metrics
     from stkd_screen.teach.loop import Progress as TrainingProgress
-    from stkd_screen.weights import Target
 
 
 class Terminal(Console):
@@ -46,6 +46,24 @@ def metrics_table(metrics: "dict[str, Metrics]", targets: "list[Target]") -> Tab
         for name, measures in by_target.items():
             figures = [_figure(measures.get(key, math.nan)) for key in shown]
             table.add_row(name, split, *figures, units[name], f"{measures['n']:,}")
+    return table
+
+
+def intervals_table(intervals: "dict[str, dict[str, dict[str, float]]]", targets: "list[Target]") -> Table:
+    """What `interval_metrics` measured, as a table."""
+    units = {target.full_name: target.unit for target in targets}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("target", "split"):
+        table.add_column(heading)
+    for heading in ("inside", "half-width", "score", "constant"):
+        table.add_column(heading, justify="right")
+    table.add_column("unit")
+    table.add_column("molecules", justify="right")
+    for split, by_target in intervals.items():
+        for name, measures in by_target.items():
+            figures = [_figure(measures[key]) for key in ("width", "score", "constant_score")]
+            inside = f"{measures['covered']:.1%}"
+            table.add_row(name, split, inside, *figures, units[name], f"{measures['n']:,}")
     return table
 
 

@@ -38,15 +38,19 @@ def evaluate(
 ) -> None:
     """MAE, RMSE and R2, or AUC, of each target on each split.
 
+    Where the weights were calibrated, also how many labels lie inside the 90% intervals, their median
+    half-width, and their interval score beside that of the best interval that is as wide for all.
+
         stkd-screen evaluate small qm9.csv.gz pcqm.csv.gz
 
     And how much the answer of a student depends on the way a SMILES is written:
 
         stkd-screen evaluate small --writings library.smi
     """
-    from stkd_screen.cli.display import Terminal, metrics_table, writings_table
+    from stkd_screen.cli.display import Terminal, intervals_table, metrics_table, writings_table
     from stkd_screen.cli.training import read_training_set
     from stkd_screen.encoder import choose_device
+    from stkd_screen.teach.calibrate import interval_metrics
     from stkd_screen.teach.evaluate import evaluate_model
     from stkd_screen.teach.splits import split_notes
     from stkd_screen.teach.targets import TargetColumn
@@ -58,7 +62,8 @@ def evaluate(
         raise typer.BadParameter("give tables to compare with, or a library with --writings")
     notes = Terminal(stderr=True)
     chosen = choose_device(device)
-    measured, tables = {}, []
+    measured: dict[str, dict] = {}
+    tables = []
     if data:
         model = load_model(weights, chosen)
         labelled = read_training_set(
@@ -74,12 +79,18 @@ def evaluate(
         )
         for note in split_notes(labelled.files, model.training["data"]):
             notes.print(f"note: {note}", style="yellow", highlight=False)
-        measured = evaluate_model(lambda rows: model.predict(labelled, rows), model.targets, labelled, split)
+        measured |= evaluate_model(lambda rows: model.predict(labelled, rows), model.targets, labelled, split)
         tables.append(metrics_table(measured, model.targets))
+        splits = [name for name in measured if split or name != "train"]
+        if model.weights is not None:
+            intervals = interval_metrics(model.weights, model.weights.errors, labelled, splits)
+            if intervals:
+                measured["intervals"] = intervals
+                tables.append(intervals_table(intervals, model.targets))
     if writings:
-        student = load_weights(weights)
+        student = load_weights(weights, with_errors=False)
         spread = spread_over_writings(student, writings, writings_molecules, chosen)
-        measured |= {"writings": spread}
+        measured["writings"] = spread
         tables.append(writings_table(spread, student.targets))
     if json_output:
         typer.echo(json.dumps(measured))

@@ -9,9 +9,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from stkd_screen.targets import Target
     from stkd_screen.teach.labelled import LabelledMolecules
     from stkd_screen.teach.targets import TargetColumn
-    from stkd_screen.weights import Target
 
 TargetOption = Annotated[
     list[str] | None,

@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import nn
 
+from stkd_screen.targets import Target
 from stkd_screen.teach.coverage import Coverage
 from stkd_screen.teach.evaluate import Metrics
 from stkd_screen.teach.teacher import Teacher
-from stkd_screen.weights import Target, Weights, shipped_names
+from stkd_screen.weights import Weights, shipped_names
 
 LEVELS = {
     "qm9": "B3LYP/6-31G(2df,p) on molecules of QM9 (Ramakrishnan et al., Sci. Data 1, 140022, 2014)",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from stkd_screen.smiles.tokens import atom_types
+from stkd_screen.targets import Target
 from stkd_screen.teach.labelled import LabelledMolecules
-from stkd_screen.weights import Target
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from stkd_screen.errors import TrainingError
 from stkd_screen.student import Learned, Student
+from stkd_screen.targets import Target, in_units
 from stkd_screen.teach.coverage import Coverage
 from stkd_screen.teach.labelled import SPLITS, LabelledMolecules
 from stkd_screen.teach.lessons import Lesson, Lessons, lessons_bytes
@@ -24,7 +25,7 @@ from stkd_screen.teach.structure import GraphBatch, graph_batch
 from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.teach.teacher import Teacher, predict
 from stkd_screen.teach.train import StudentTrainer, TrainConfig, starting_student
-from stkd_screen.weights import Target, Weights, in_units, load_weights
+from stkd_screen.weights import Weights, load_weights
 
 
 @dataclass(frozen=True)

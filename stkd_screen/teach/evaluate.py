@@ -8,8 +8,8 @@ from stkd_screen.errors import TrainingError
 from stkd_screen.forward import ForwardPass
 from stkd_screen.smiles import Molecules
 from stkd_screen.student import Student
+from stkd_screen.targets import Target, in_units
 from stkd_screen.teach.labelled import SPLITS, LabelledMolecules
-from stkd_screen.weights import Target, in_units
 
 # level.target -> mae, rmse, r2 (numbers) or auc, log_loss (classes), and n, the molecules counted.
 Metrics = dict[str, dict[str, float]]
@@ -97,7 +97,7 @@ def evaluate_model(
     unknown = set(splits or ()) - set(SPLITS)
     if unknown:
         raise TrainingError(f"no split {', '.join(sorted(unknown))}; splits: {', '.join(SPLITS)}")
-    truth = _matched(targets, data)
+    truth = labels_of(targets, data)
     measured = {}
     for split in splits or SPLITS:
         rows = data.rows(split)
@@ -106,8 +106,12 @@ def evaluate_model(
     return {split: metrics for split, metrics in measured.items() if metrics}
 
 
-def _matched(targets: Sequence[Target], data: LabelledMolecules) -> np.ndarray:
-    """(R, targets): the labels of the data in the columns of the model's targets, NaN where there is none."""
+def labels_of(targets: Sequence[Target], data: LabelledMolecules) -> np.ndarray:
+    """(R, targets): the labels of the data in the columns of the model's targets, NaN where there is none.
+
+    Raises:
+        TrainingError: they share no target, or their units differ.
+    """
     of_data = {column.full_name: k for k, column in enumerate(data.columns)}
     truth = np.full((len(data.split), len(targets)), np.nan, np.float32)
     for k, target in enumerate(targets):

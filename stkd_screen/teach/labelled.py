@@ -9,9 +9,9 @@ import numpy as np
 
 from stkd_screen.errors import TrainingError
 from stkd_screen.smiles import Molecules
+from stkd_screen.targets import Target
 from stkd_screen.teach.graphs import Graphs
 from stkd_screen.teach.targets import TargetColumn
-from stkd_screen.weights import Target
 
 SPLITS = ("train", "valid", "test")
 

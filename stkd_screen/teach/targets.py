@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stkd_screen.errors import TrainingError
-from stkd_screen.weights import CLASS_UNIT
+from stkd_screen.targets import CLASS_UNIT
 
 HARTREE_IN_EV = 27.211386245988  # CODATA 2018
 EV_PER_UNIT = {"eV": 1.0, "hartree": HARTREE_IN_EV}
@@ -75,10 +75,15 @@ def check_names(columns: Sequence[TargetColumn]) -> None:
     repeated = [name for name, n in Counter(column.full_name for column in columns).items() if n > 1]
     if repeated:
         raise TrainingError(f"target {repeated[0]} is named twice; give each --target a name of its own")
-    reserved = {"row", "id", "smiles", "embedding", "error", "warning"}
+    reserved = {"row", "id", "smiles", "domain", "embedding", "error", "warning"}
     taken = sorted(reserved & {column.name for column in columns})
     if taken:
         raise TrainingError(f"{taken[0]!r} is a column of every output; give the target another name")
+    errors = [column.name for column in columns if column.name.endswith("_err")]
+    if errors:
+        raise TrainingError(
+            f"{errors[0]!r} would be taken for the expected error of another target; give it another name"
+        )
 
 
 def joint_targets(columns: Sequence[TargetColumn]) -> list[TargetColumn]:

@@ -10,6 +10,7 @@ import torch
 
 from stkd_screen.batching import equal_length_batches
 from stkd_screen.smiles import Molecules
+from stkd_screen.targets import Target
 from stkd_screen.teach.coverage import Coverage
 from stkd_screen.teach.evaluate import Metrics
 from stkd_screen.teach.evaluate import predict as predict_student
@@ -20,7 +21,7 @@ from stkd_screen.teach.structure import graph_batch
 from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.weights import (
     ATOM_TYPES,
-    Target,
+    Weights,
     fill,
     find_weights,
     load_weights,
@@ -134,6 +135,7 @@ class Model:
     training: dict[str, Any]
     needs_graphs: bool
     predict: Callable[[LabelledMolecules, np.ndarray], np.ndarray]  # standardised predictions of rows
+    weights: Weights | None = None  # of a student, on the device
 
 
 def load_model(name: str | Path, device: torch.device) -> Model:
@@ -157,4 +159,5 @@ def load_model(name: str | Path, device: torch.device) -> Model:
         weights.training,
         False,
         lambda data, rows: predict_student(student, data.molecules, rows),
+        weights,
     )

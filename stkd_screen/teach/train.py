@@ -14,6 +14,7 @@ from stkd_screen.errors import TrainingError
 from stkd_screen.smiles import AROMATIC_FLAG, Molecules
 from stkd_screen.smiles.tokens import lay_out, random_positions, token_counts
 from stkd_screen.student import PRESETS, Learned, Student, StudentConfig
+from stkd_screen.targets import Target
 from stkd_screen.teach.card import student_card
 from stkd_screen.teach.coverage import Coverage, joint_coverage, label_coverage
 from stkd_screen.teach.evaluate import Metrics, predict
@@ -23,7 +24,7 @@ from stkd_screen.teach.loop import Report, run
 from stkd_screen.teach.losses import knowledge_mixing, task_loss
 from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.teach.trainer import LoopConfig, Trainer
-from stkd_screen.weights import FingerprintBasis, Target, Weights, load_weights, save_weights
+from stkd_screen.weights import FingerprintBasis, Weights, load_weights, save_weights
 
 # Table 6 of the paper, as far as all ways of training share it.
 PAPER = {

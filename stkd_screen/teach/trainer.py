@@ -21,9 +21,9 @@ from torch.optim.swa_utils import AveragedModel
 from stkd_screen import __version__
 from stkd_screen.batching import equal_length_batches
 from stkd_screen.errors import TrainingError
+from stkd_screen.targets import Target, in_units
 from stkd_screen.teach.evaluate import Metrics, split_metrics, valid_loss
 from stkd_screen.teach.labelled import SPLITS, LabelledMolecules, standardisation
-from stkd_screen.weights import Target, in_units
 
 # With max_minutes: steps of this process before and while the speed is measured, and the share of the time
 # that is left for steps; evaluations and checkpoints take the rest.

@@ -10,10 +10,11 @@ from rdkit import Chem, rdBase
 from stkd_screen.errors import TrainingError
 from stkd_screen.records import RecordReader
 from stkd_screen.smiles import pack_smiles, pretransform
+from stkd_screen.targets import in_units
 from stkd_screen.teach.evaluate import predict
 from stkd_screen.teach.processes import in_processes
 from stkd_screen.teach.unlabelled import choose
-from stkd_screen.weights import Weights, in_units
+from stkd_screen.weights import Weights
 
 RANDOM_WRITINGS = 5
 

@@ -1,0 +1,58 @@
+"""stkd-screen calibrate: learn how far off the predictions of weights may be."""
+
+from typing import Annotated
+
+import typer
+
+from stkd_screen.cli.options import Data, Device, SmilesColumn, SplitBy, SplitColumn, SplitSeed
+from stkd_screen.cli.training import TargetOption
+
+
+def calibrate(
+    weights: Annotated[str, typer.Argument(help="Folder of a student; errors.safetensors is put into it.")],
+    data: Data,
+    target: TargetOption = None,
+    smiles_column: SmilesColumn = None,
+    split_column: SplitColumn = None,
+    split_by: SplitBy = None,
+    split_seed: SplitSeed = 0,
+    device: Device = "auto",
+) -> None:
+    """Learn the expected error of each prediction from the valid split of the tables it was trained on.
+
+    embed then gives half-widths of 90% intervals (gap_ev_err) and how far a molecule is from the labelled
+    ones (domain); evaluate measures how many labels lie inside.
+
+        stkd-screen calibrate weights/mine mine.csv
+    """
+    from stkd_screen.cli.display import Terminal, intervals_table
+    from stkd_screen.cli.training import read_training_set
+    from stkd_screen.encoder import choose_device
+    from stkd_screen.expected_errors import FILE, save_errors
+    from stkd_screen.teach.calibrate import calibrate as learn
+    from stkd_screen.teach.calibrate import interval_metrics
+    from stkd_screen.teach.splits import split_notes
+    from stkd_screen.teach.targets import TargetColumn
+    from stkd_screen.weights import find_weights, load_weights
+
+    folder = find_weights(weights)
+    model = load_weights(folder, with_errors=False)  # those that are there may be damaged
+    model.student.to(choose_device(device))
+    notes = Terminal(stderr=True)
+    labelled = read_training_set(
+        notes,
+        data,
+        target,
+        preferred=[TargetColumn(**column) for column in model.training["columns"]],
+        smiles_column=smiles_column,
+        split_column=split_column,
+        split_by=split_by,
+        split_seed=split_seed,
+    )
+    for note in split_notes(labelled.files, model.training["data"]):
+        notes.print(f"note: {note}", style="yellow", highlight=False)
+    errors = learn(model, labelled)
+    save_errors(errors, model.sha256, folder)
+    measured = interval_metrics(model, errors, labelled, ["valid", "test"])
+    Terminal().print(intervals_table(measured, model.targets))
+    notes.print(f"in {folder}: {FILE}", highlight=False)

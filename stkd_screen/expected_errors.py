@@ -1,0 +1,136 @@
+"""How far off a prediction may be, and how far a molecule is from what the labels cover.
+
+Of each level of theory: the half-width of the interval that holds 90% of the labels, log-linear in what the
+forward pass has given anyway, calibrated on the valid split (teach/calibrate.py). Errors are those against
+the labels of the level, that is against density functional theory, not against experiment.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as serialize
+
+from stkd_screen.errors import WeightsError
+from stkd_screen.files import whole
+from stkd_screen.targets import Target
+
+FILE = "errors.safetensors"
+MEASURES = 3  # of a molecule, beside the direction of its embedding
+_SMALLEST_DISAGREEMENT = 0.04  # standard deviations of the target; what is below says nothing
+
+
+@dataclass(frozen=True)
+class ExpectedErrors:
+    """Of one level of theory. E is the width of the embedding, C the number of regions."""
+
+    regions: np.ndarray  # (C, E) float32 centres of the labelled training molecules, as embeddings
+    radius: (
+        np.ndarray | np.floating
+    )  # () float32 distance to the nearest centre that 95% of the valid molecules keep
+    size: np.ndarray | np.floating  # () float32 heavy atoms that 95% of the valid molecules do not exceed
+    coefficients: np.ndarray  # (3 + E,) float32 of `measures`, in the logarithm of the half-width
+    factors: np.ndarray  # (targets of the level,) float32 half-width where all measures are 0, or NaN
+
+    def domain(self, embedding: np.ndarray) -> np.ndarray:
+        """(R, E) -> (R,): distance from the labelled molecules of the level, 95% of the valid ones being at
+        most 1 away."""
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is an error row
+            squared = (embedding**2).sum(1, keepdims=True) - 2 * embedding @ self.regions.T
+            nearest = (squared + (self.regions**2).sum(1)).min(1)
+            return np.sqrt(np.maximum(nearest, 0)) / self.radius
+
+    def half_widths(self, measures: np.ndarray) -> np.ndarray:
+        """(R, 3 + E) -> (R, targets of the level): of the 90% intervals, in their units, NaN where no label
+        calibrates them."""
+        return np.exp(measures @ self.coefficients)[:, None] * self.factors
+
+
+def measures(
+    errors: ExpectedErrors,
+    level: str,
+    targets: Sequence[Target],
+    embedding: np.ndarray,
+    prediction: np.ndarray,
+    heavy_atoms: np.ndarray,
+) -> np.ndarray:
+    """What the width of an interval depends on, of R molecules.
+
+    Args:
+        errors: of the level.
+        level: of theory.
+        targets: of the model.
+        embedding: (R, E) float32, whole.
+        prediction: (R, targets) float32 in their units.
+        heavy_atoms: (R,).
+
+    Returns:
+        (R, 3 + E) float32: the logarithms of how many times the molecule is as large as those of the level,
+        and as far away, both 0 within it, and of the disagreement between levels; then the embedding at unit
+        length.
+    """
+    larger = np.log(np.maximum(heavy_atoms / errors.size, 1))
+    farther = np.log(np.maximum(errors.domain(embedding), 1))
+    apart = np.log(disagreement(level, targets, prediction) + _SMALLEST_DISAGREEMENT)
+    with np.errstate(invalid="ignore", over="ignore"):
+        length = np.linalg.norm(embedding, axis=1, keepdims=True)
+        direction = embedding / np.maximum(length, 1e-12)
+    return np.column_stack([larger, farther, apart, direction]).astype(np.float32)
+
+
+def disagreement(level: str, targets: Sequence[Target], prediction: np.ndarray) -> np.ndarray:
+    """(R,): how far the predictions of a property at this level and at others lie apart, in its standard
+    deviations, in the mean over those that there are at several levels; 0 where there are none."""
+    apart = [
+        np.abs(prediction[:, k] - prediction[:, other]) / target.std
+        for k, target in enumerate(targets)
+        for other in same_property(targets, k)
+        if target.level == level
+    ]
+    return np.mean(apart, axis=0) if apart else np.zeros(len(prediction), np.float32)
+
+
+def same_property(targets: Sequence[Target], k: int) -> list[int]:
+    """The targets that are the same property as target k, in the same unit, at other levels."""
+    wanted = (targets[k].name, targets[k].unit)
+    return [j for j, other in enumerate(targets) if j != k and (other.name, other.unit) == wanted]
+
+
+def save_errors(errors: dict[str, ExpectedErrors], model_sha256: str, folder: Path) -> None:
+    """Write errors.safetensors beside the weights that it belongs to, whole or not at all."""
+    tensors = {
+        f"{level}/{name}": np.asarray(array, np.float32, order="C")
+        for level, of_level in errors.items()
+        for name, array in asdict(of_level).items()
+    }
+    with whole(folder / FILE) as file:
+        file.write_bytes(serialize(tensors, {"model_sha256": model_sha256}))
+
+
+def load_errors(folder: Path, model_sha256: str) -> dict[str, ExpectedErrors]:
+    """Level -> expected errors; none where the folder has none.
+
+    Raises:
+        WeightsError: the file is damaged, or belongs to other weights.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return {}
+    try:
+        with safe_open(path, "np") as file:
+            belongs_to = (file.metadata() or {}).get("model_sha256")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+        if belongs_to != model_sha256:
+            raise WeightsError(
+                f"{path} belongs to other weights than those beside it; calibrate them anew "
+                "(stkd-screen calibrate), or remove it"
+            )
+        by_level: dict[str, dict[str, np.ndarray]] = {}
+        for name, tensor in tensors.items():
+            level, _, key = name.rpartition("/")
+            by_level.setdefault(level, {})[key] = tensor
+        return {level: ExpectedErrors(**arrays) for level, arrays in by_level.items()}
+    except (SafetensorError, TypeError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}; copy the folder anew") from error

@@ -1,0 +1,227 @@
+"""Expected errors from the valid split, and how well they keep what they promise."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stkd_screen.errors import TrainingError
+from stkd_screen.expected_errors import MEASURES, ExpectedErrors, measures, same_property
+from stkd_screen.forward import ForwardPass
+from stkd_screen.targets import in_units, of_level
+from stkd_screen.teach.evaluate import labels_of
+from stkd_screen.teach.labelled import LabelledMolecules
+from stkd_screen.weights import Weights
+
+COVERAGE = 0.9
+FEWEST = 100  # labels in the valid split, below which a 90% interval, or what goes into it, is a guess
+REGIONS = 256
+MOST_FOR_REGIONS = 30_000  # labelled training molecules of a level that its regions are found from
+FOLDS = 5
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # on the direction of the embedding; chosen by cross-validation
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What a model says of M labelled molecules, those left out for which it has no finite value."""
+
+    truth: np.ndarray  # (M, targets) labels, NaN where there is none
+    embedding: np.ndarray  # (M, E)
+    prediction: np.ndarray  # (M, targets) in their units
+    heavy_atoms: np.ndarray  # (M,)
+
+    def measures(self, errors: ExpectedErrors, level: str, weights: Weights) -> np.ndarray:
+        targets = weights.targets
+        return measures(errors, level, targets, self.embedding, self.prediction, self.heavy_atoms)
+
+    def off(self, k: int, label: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which molecules have the label, and how far off the prediction of target k is from it."""
+        known = np.flatnonzero(np.isfinite(self.truth[:, label]))
+        return known, np.abs(self.prediction[known, k] - self.truth[known, label]).astype(np.float64)
+
+
+def calibrate(weights: Weights, data: LabelledMolecules, seed: int = 0) -> dict[str, ExpectedErrors]:
+    """Expected errors of each level that has enough labels.
+
+    The shape of the interval (which molecules are less sure, and by how much) is that of a Laplace
+    distribution whose scale is log-linear in `measures`, fitted to all targets of a level at once. Molecules
+    larger than the level's that have a label of the same property at another level count too: drug-sized
+    ones, where the level is that of QM9. The width is then set for each target so that 90% of the level's
+    own valid molecules lie inside, each judged by coefficients fitted without it: in the manner of
+    cross-conformal prediction (Vovk, Ann. Math. Artif. Intell. 74, 9, 2015), without its guarantee, since
+    the intervals that are used come from a fit to all.
+
+    Raises:
+        TrainingError: no level has enough.
+    """
+    truth = labels_of(weights.targets, data)
+    rng = np.random.default_rng(seed)
+    valid = _answers(weights, data, truth, data.rows("valid"))
+    train = data.rows("train")
+    calibrated = {}
+    for level in weights.levels:
+        numbers = [k for k in of_level(weights.targets, level) if not weights.targets[k].is_class]
+        own = [k for k in numbers if np.isfinite(valid.truth[:, k]).sum() >= FEWEST]
+        labelled = rng.permutation(train[np.isfinite(truth[train][:, own]).any(1)])[:MOST_FOR_REGIONS]
+        if len(labelled):
+            near = _answers(weights, data, truth, labelled)
+            calibrated[level] = _fitted(level, own, weights, valid, _regions(near.embedding, rng), rng)
+    if not calibrated:
+        raise TrainingError(
+            f"expected errors need a target that is a number, with {FEWEST} labels in the valid split and "
+            "some in the train split; there is none"
+        )
+    return calibrated
+
+
+def interval_metrics(
+    weights: Weights, errors: dict[str, ExpectedErrors], data: LabelledMolecules, splits: Sequence[str]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """split -> target -> how 90% intervals do: `covered`, the share of labels inside; `width`, the median
+    half-width; and their mean interval score (Gneiting and Raftery, J. Am. Stat. Assoc. 102, 359, 2007, lower
+    is better), beside that of the half-width, the same for all, that would hold 90% of this very split."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    truth = labels_of(weights.targets, data)
+    for split in splits if errors else ():
+        answers = _answers(weights, data, truth, data.rows(split))
+        for level, of_this in errors.items():
+            half_widths = of_this.half_widths(answers.measures(of_this, level, weights))
+            for column, k in enumerate(of_level(weights.targets, level)):
+                known, off = answers.off(k, k)
+                width = half_widths[known, column]
+                if not len(known) or np.isnan(width[0]):
+                    continue
+                found.setdefault(split, {})[weights.targets[k].full_name] = {
+                    "covered": float((off <= width).mean()),
+                    "width": float(np.median(width)),
+                    "score": interval_score(width, off),
+                    "constant_score": interval_score(np.quantile(off, COVERAGE), off),
+                    "n": len(known),
+                }
+    return found
+
+
+def interval_score(half_width: np.ndarray, off: np.ndarray) -> float:
+    """Mean over molecules: the width of the interval, and twenty times the distance of a label outside."""
+    outside = np.maximum(off - half_width, 0)
+    return float(np.mean(2 * half_width + 2 / (1 - COVERAGE) * outside))
+
+
+def _answers(weights: Weights, data: LabelledMolecules, truth: np.ndarray, rows: np.ndarray) -> _Answers:
+    results = list(ForwardPass(weights.student).batches(data.molecules, rows))
+    if not results:
+        config = weights.student.config
+        results = [(rows, np.empty((0, config.embedding_width)), np.empty((0, config.targets), np.float32))]
+    order, embedding, standardised = (np.concatenate(part) for part in zip(*results, strict=True))
+    finite = np.isfinite(standardised).all(1) & np.isfinite(embedding).all(1)
+    order = order[finite]
+    prediction = in_units(standardised[finite], weights.targets)
+    return _Answers(truth[order], embedding[finite], prediction, data.molecules.heavy_atoms()[order])
+
+
+def _regions(embedding: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(C, E) centres of the embeddings (N, E), by Lloyd's algorithm."""
+    points = torch.from_numpy(embedding)
+    centres = points[torch.from_numpy(rng.permutation(len(points))[:REGIONS])]
+    for _ in range(15):
+        nearest = torch.cdist(points, centres).argmin(1)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        counts = torch.bincount(nearest, minlength=len(centres))[:, None]
+        centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+    return centres.numpy()
+
+
+def _fitted(
+    level: str,
+    own: list[int],
+    weights: Weights,
+    valid: _Answers,
+    regions: np.ndarray,
+    rng: np.random.Generator,
+) -> ExpectedErrors:
+    """The expected errors of one level, from the targets `own` of it that have enough labels."""
+    columns = of_level(weights.targets, level)
+    labelled = np.isfinite(valid.truth[:, own]).any(1)
+    errors = ExpectedErrors(
+        regions=regions,
+        radius=np.float32(1),
+        size=np.float32(max(1.0, np.quantile(valid.heavy_atoms[labelled], 0.95))),
+        coefficients=np.zeros(MEASURES + regions.shape[1], np.float32),
+        factors=np.full(len(columns), np.nan, np.float32),
+    )
+    radius = np.quantile(errors.domain(valid.embedding[labelled]), 0.95)
+    errors = replace(errors, radius=np.float32(max(radius, 1e-6)))
+    given = valid.measures(errors, level, weights).astype(np.float64)
+
+    # A line for each label: its molecule, and the error in mean errors of the target. Own ones come first.
+    lines = [valid.off(k, k) for k in own]
+    lines = [(rows, off / off.mean()) for rows, off in lines]
+    count = sum(len(rows) for rows, _ in lines)
+    for k in own:
+        mean = valid.off(k, k)[1].mean()
+        for other in same_property(weights.targets, k):
+            rows, off = valid.off(k, other)
+            larger = valid.heavy_atoms[rows] > errors.size
+            if larger.sum() >= FEWEST:
+                lines.append((rows[larger], off[larger] / mean))
+    rows, off = (np.concatenate(part) for part in zip(*lines, strict=True))
+    is_own = np.arange(len(rows)) < count
+    weight = np.where(is_own, 1.0, count / max(len(rows) - count, 1))  # as much as the own ones together
+
+    def fitted(seen: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
+        """Coefficients, and the constant that suits the level's own molecules."""
+        coefficients = _log_linear_scale(given[rows[seen]], off[seen], weight[seen], ridge)
+        ours = seen & is_own
+        return coefficients, float(np.log(np.mean(off[ours] * np.exp(-given[rows[ours]] @ coefficients))))
+
+    fold = rng.integers(0, FOLDS, len(valid.truth))[rows]
+    attempts = []
+    for ridge in RIDGES:
+        log_scale = np.empty(len(rows))
+        for one in range(FOLDS):
+            coefficients, constant = fitted(fold != one, ridge)
+            log_scale[fold == one] = given[rows[fold == one]] @ coefficients + constant
+        attempts.append((np.average(off * np.exp(-log_scale) + log_scale, weights=weight), ridge, log_scale))
+    _, ridge, log_scale = min(attempts, key=lambda attempt: attempt[0])
+    coefficients, constant = fitted(np.ones(len(rows), bool), ridge)
+    start = 0
+    for k in own:
+        off_k = valid.off(k, k)[1]
+        scale = np.exp(log_scale[start : start + len(off_k)])
+        start += len(off_k)
+        share = min(1.0, COVERAGE * (1 + 1 / len(off_k)))
+        quantile = np.quantile(off_k / scale, share, method="higher")
+        errors.factors[columns.index(k)] = quantile * np.exp(constant)
+    return replace(errors, coefficients=coefficients.astype(np.float32))
+
+
+def _log_linear_scale(given: np.ndarray, off: np.ndarray, weight: np.ndarray, ridge: float) -> np.ndarray:
+    """Coefficients (3 + E,) of the logarithm of the scale at which errors `off` are likeliest, if they are
+    Laplace-distributed.
+
+    What makes a molecule unusual cannot make its interval narrower, and the interval grows in proportion to
+    it at most: the coefficients of the three measures, which are logarithms, lie between 0 and 1. Few valid
+    molecules are unusual; without bounds the fit to them would run away where there are none.
+    """
+    x, r, w = (torch.from_numpy(array) for array in (given - given.mean(0), off.astype(np.float64), weight))
+    free = torch.zeros(given.shape[1], dtype=torch.float64)
+    free[:MEASURES] = -2.0
+    shift = torch.tensor(np.log(np.average(off, weights=weight)))
+    parameters = [free.requires_grad_(), shift.requires_grad_()]
+    optimizer = torch.optim.LBFGS(parameters, max_iter=300, line_search_fn="strong_wolfe")
+
+    def coefficients() -> Tensor:
+        return torch.cat([free[:MEASURES].sigmoid(), free[MEASURES:]])
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        log_scale = x @ coefficients() + shift
+        total = (w * (r * torch.exp(-log_scale) + log_scale)).sum() / w.sum()
+        total = total + ridge * (free[MEASURES:] ** 2).sum()
+        total.backward()
+        return total.detach()
+
+    optimizer.step(loss)
+    return coefficients().detach().numpy()
