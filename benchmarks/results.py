@@ -45,7 +45,8 @@ The paper's table 1 ([ST-KD](../README.md#sources)) with models trained here: me
 against density functional theory, on molecules of the test split, which took no part in training or choice.
 All models learned from the same {train:,} labelled molecules ({tables}),
 with the same targets, split and evaluation; the student also from molecules without labels, which its teacher
-answered for.
+answered for.{missing}
+
 Written by `benchmarks/results.py`; how to train the models: [benchmarks](../benchmarks/README.md).
 
 {test}
@@ -112,7 +113,9 @@ def page(folders: list[Path]) -> str:
     )  # others have unlabelled ones
     with_train = [config for config in configs if config["metrics"].get("train")]
     heads = ["model", "parameters", "epochs", "minutes", "paper: parameters", "gap, train", "gap, valid"]
+    missing = [NAMES[kind] for kind in PAPER if kind not in map(kind_of, configs)]
     return PAGE.format(
+        missing=f" Of the paper's models {', '.join(missing)} are missing here." if missing else "",
         train=fewest,
         tables=", ".join(f"`{name}`" for name in sorted(tables[0])),
         test=table(["test", *names], [row_of(config, "test") for config in configs]),
