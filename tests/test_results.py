@@ -21,7 +21,7 @@ def test_the_figures_are_those_of_the_models():
         figures = " | ".join(f"{measures['mae']:.3f}" for measures in metrics.values())
         assert f"| {name} | {figures} |" in text
     assert "| ST-KD (student) | 2.9M | 9.0 more, from earlier weights |" in text
-    assert "119,954 training molecules" in text
+    assert "119,954 labelled molecules" in text
 
 
 def test_models_of_other_data_have_no_place_in_it(toy):
