@@ -76,8 +76,9 @@ class CpuStudent:
         x, normed = space("x", N, D), space("normed", N, D)
         _sum_of_entries(tokens.view(N, entries), self.student.table.detach(), x)
         _norm(x, *_gain_and_shift(self._norms[0]), normed)
+        row, column = (factor.squeeze(1) for factor in bias_mask_factors(n_atoms, T, x.dtype))
         for layer, next_norm in zip(self._layers, self._norms[1:], strict=True):
-            layer(x, normed, T, n_atoms, next_norm, space)
+            layer(x, normed, row, column, next_norm, space)
         summary = self.student.norm(self._last(x, normed, T))
         embedding = summary if self._head is None else self._head(x, T, space)
         return embedding, self.student.readout(summary)
@@ -123,12 +124,21 @@ class _AllTokens:
         self.down, self.down_bias = _transposed(down), down.bias.detach()
 
     def __call__(
-        self, x: Tensor, normed: Tensor, T: int, n_atoms: Tensor, next_norm: nn.LayerNorm, space: _Space
+        self,
+        x: Tensor,
+        normed: Tensor,
+        row: Tensor,
+        column: Tensor,
+        next_norm: nn.LayerNorm,
+        space: _Space,
     ) -> None:
-        """Change x (N, D) as the layer does, and `normed` from its own norm of x to the next layer's."""
+        """Change x (N, D) as the layer does, and `normed` from its own norm of x to the next layer's.
+
+        `row` and `column` are the factors of the bias mask, (B, T, 1).
+        """
         N, D = x.shape
         mixed = space("mixed", N, D)
-        self.attend(normed, T, n_atoms, mixed, space)
+        self.attend(normed, row, column, mixed, space)
         branch = torch.mm(mixed, self.out, out=space("branch", N, D))
         _add_and_norm(branch, self.no_bias, *_gain_and_shift(self.feed_forward_norm), x, normed)
         hidden = torch.mm(normed, self.up, out=space("wide", N, self.up.shape[1]))
@@ -136,17 +146,16 @@ class _AllTokens:
         torch.mm(hidden, self.down, out=branch)
         _add_and_norm(branch, self.down_bias, *_gain_and_shift(next_norm), x, normed)
 
-    def attend(self, normed: Tensor, T: int, n_atoms: Tensor, mixed: Tensor, space: _Space) -> None:
+    def attend(self, normed: Tensor, row: Tensor, column: Tensor, mixed: Tensor, space: _Space) -> None:
         """Attention as in student.Attention: `mixed` (N, D) becomes what its `out` takes."""
         (N, D), (H, _, width), K = normed.shape, self.project.shape, self.key_width
-        B = N // T
+        B, T, _ = row.shape
         projected = torch.bmm(normed.expand(H, N, D), self.project, out=space("wide", H, N, width))
         projected = projected.view(H, B, T, width)
         query, key, value = projected.split(self.widths, -1)
         if self.biased:
-            row, column = bias_mask_factors(n_atoms, T, projected.dtype)
-            query[..., K:] *= row.squeeze(1)
-            key[..., K:] *= column.squeeze(1)
+            query[..., K:] *= row
+            key[..., K:] *= column
         scores, result = space("scores", H * B, T, T), space("result", H * B, T, K)
         torch.bmm(query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), out=scores)
         _softmax(scores.view(-1, T))

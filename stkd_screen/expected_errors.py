@@ -53,6 +53,7 @@ def measures(
     level: str,
     targets: Sequence[Target],
     embedding: np.ndarray,
+    domain: np.ndarray,
     prediction: np.ndarray,
     heavy_atoms: np.ndarray,
 ) -> np.ndarray:
@@ -63,6 +64,7 @@ def measures(
         level: of theory.
         targets: of the model.
         embedding: (R, E) float32, whole.
+        domain: (R,), as `ExpectedErrors.domain` gives it.
         prediction: (R, targets) float32 in their units.
         heavy_atoms: (R,).
 
@@ -72,7 +74,7 @@ def measures(
         length.
     """
     larger = np.log(np.maximum(heavy_atoms / errors.size, 1))
-    farther = np.log(np.maximum(errors.domain(embedding), 1))
+    farther = np.log(np.maximum(domain, 1))
     apart = np.log(disagreement(level, targets, prediction) + _SMALLEST_DISAGREEMENT)
     with np.errstate(invalid="ignore", over="ignore"):
         length = np.linalg.norm(embedding, axis=1, keepdims=True)

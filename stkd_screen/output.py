@@ -170,9 +170,10 @@ def _expected(
     errors = weights.errors.get(level)
     if errors is None:
         return half_widths, half_widths[:, 0]
-    given = measures(errors, level, weights.targets, embedding, prediction, molecules.heavy_atoms())
+    domain, heavy = errors.domain(embedding), molecules.heavy_atoms()
+    given = measures(errors, level, weights.targets, embedding, domain, prediction, heavy)
     half_widths[:, of_level(weights.targets, level)] = errors.half_widths(given)
-    return half_widths, errors.domain(embedding)
+    return half_widths, domain
 
 
 def row_errors(

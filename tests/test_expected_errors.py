@@ -114,7 +114,9 @@ def test_measures_by_hand():
     np.testing.assert_allclose(disagreement("a", targets, prediction), [0.5, 0])
     assert disagreement("c", targets, prediction).tolist() == [0, 0]
     np.testing.assert_allclose(errors.domain(embedding), [0, 10 / 2.5], atol=1e-6)
-    given = measures(errors, "a", targets, embedding, prediction, np.array([10, 20]))
+    given = measures(
+        errors, "a", targets, embedding, errors.domain(embedding), prediction, np.array([10, 20])
+    )
     expected = [[0, 0, np.log(0.54), 0.6, 0.8], [np.log(2), np.log(4), np.log(0.04), 0.6, 0.8]]
     np.testing.assert_allclose(given, expected, rtol=1e-5)
     np.testing.assert_allclose(errors.half_widths(given)[:, 0], [0.1, 0.1 * 2 * 2], rtol=1e-5)

@@ -26,31 +26,27 @@ def calibrate(
         stkd-screen calibrate weights/mine mine.csv
     """
     from stkd_screen.cli.display import Terminal, intervals_table
-    from stkd_screen.cli.training import read_training_set
+    from stkd_screen.cli.training import read_for_model
     from stkd_screen.encoder import choose_device
     from stkd_screen.expected_errors import FILE, save_errors
     from stkd_screen.teach.calibrate import calibrate as learn
     from stkd_screen.teach.calibrate import interval_metrics
-    from stkd_screen.teach.splits import split_notes
-    from stkd_screen.teach.targets import TargetColumn
     from stkd_screen.weights import find_weights, load_weights
 
     folder = find_weights(weights)
     model = load_weights(folder, with_errors=False)  # those that are there may be damaged
     model.student.to(choose_device(device))
     notes = Terminal(stderr=True)
-    labelled = read_training_set(
+    labelled = read_for_model(
         notes,
         data,
         target,
-        preferred=[TargetColumn(**column) for column in model.training["columns"]],
+        model.training,
         smiles_column=smiles_column,
         split_column=split_column,
         split_by=split_by,
         split_seed=split_seed,
     )
-    for note in split_notes(labelled.files, model.training["data"]):
-        notes.print(f"note: {note}", style="yellow", highlight=False)
     errors = learn(model, labelled)
     save_errors(errors, model.sha256, folder)
     measured = interval_metrics(model, errors, labelled, ["valid", "test"])

@@ -48,12 +48,10 @@ def evaluate(
         stkd-screen evaluate small --writings library.smi
     """
     from stkd_screen.cli.display import Terminal, intervals_table, metrics_table, writings_table
-    from stkd_screen.cli.training import read_training_set
+    from stkd_screen.cli.training import read_for_model
     from stkd_screen.encoder import choose_device
     from stkd_screen.teach.calibrate import interval_metrics
     from stkd_screen.teach.evaluate import evaluate_model
-    from stkd_screen.teach.splits import split_notes
-    from stkd_screen.teach.targets import TargetColumn
     from stkd_screen.teach.teacher import load_model
     from stkd_screen.teach.writings import spread_over_writings
     from stkd_screen.weights import load_weights
@@ -66,19 +64,17 @@ def evaluate(
     tables = []
     if data:
         model = load_model(weights, chosen)
-        labelled = read_training_set(
+        labelled = read_for_model(
             notes,
             data,
             target,
-            preferred=[TargetColumn(**column) for column in model.training["columns"]],
+            model.training,
             smiles_column=smiles_column,
             split_column=split_column,
             split_by=split_by,
             split_seed=split_seed,
             graphs=model.needs_graphs,
         )
-        for note in split_notes(labelled.files, model.training["data"]):
-            notes.print(f"note: {note}", style="yellow", highlight=False)
         measured |= evaluate_model(lambda rows: model.predict(labelled, rows), model.targets, labelled, split)
         tables.append(metrics_table(measured, model.targets))
         splits = [name for name in measured if split or name != "train"]

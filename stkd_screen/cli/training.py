@@ -112,6 +112,28 @@ def read_training_set(
     return labelled
 
 
+def read_for_model(
+    console: "Console",
+    data: Sequence[str],
+    target: Sequence[str] | None,
+    training: dict[str, Any],
+    **options: Any,
+) -> "LabelledMolecules":
+    """Tables to measure a trained model on, by the columns that it was trained on where they are there.
+
+    Where one is split otherwise than when it was learned from, a note says so. Options: those of
+    `read_training_set`.
+    """
+    from stkd_screen.teach.splits import split_notes
+    from stkd_screen.teach.targets import TargetColumn
+
+    preferred = [TargetColumn(**column) for column in training["columns"]]
+    labelled = read_training_set(console, data, target, preferred=preferred, **options)
+    for note in split_notes(labelled.files, training["data"]):
+        console.print(f"note: {note}", style="yellow", highlight=False)
+    return labelled
+
+
 def announce(console: "Console", data: "LabelledMolecules") -> None:
     """Say what there is to learn from, and what was left out."""
     counts = ", ".join(f"{len(data.rows(name)):,} {name}" for name in ("train", "valid", "test"))

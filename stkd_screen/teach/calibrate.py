@@ -33,8 +33,8 @@ class _Answers:
     heavy_atoms: np.ndarray  # (M,)
 
     def measures(self, errors: ExpectedErrors, level: str, weights: Weights) -> np.ndarray:
-        targets = weights.targets
-        return measures(errors, level, targets, self.embedding, self.prediction, self.heavy_atoms)
+        targets, domain = weights.targets, errors.domain(self.embedding)
+        return measures(errors, level, targets, self.embedding, domain, self.prediction, self.heavy_atoms)
 
     def off(self, k: int, label: int) -> tuple[np.ndarray, np.ndarray]:
         """Which molecules have the label, and how far off the prediction of target k is from it."""
