@@ -51,6 +51,7 @@ class Weights:
     errors_sha256: str = ""  # of errors.safetensors; empty where there is none
     training: dict[str, Any] = field(default_factory=dict)  # data, hashes, options, time, machine
     metrics: dict[str, Any] = field(default_factory=dict)  # split -> level.target -> mae, rmse, r2, n
+    kinds: dict[str, Any] = field(default_factory=dict)  # the same of the test split by kind of molecule
     name: str = ""
     sha256: str = ""
 
@@ -104,6 +105,7 @@ def save_weights(weights: Weights, folder: Path) -> Weights:
         "targets": [asdict(target) for target in weights.targets],
         "max_heavy_atoms": weights.max_heavy_atoms,
         "metrics": weights.metrics,
+        "kinds": weights.kinds,
         "training": weights.training,
     }
     (folder / ERRORS).unlink(missing_ok=True)  # those of the weights that were there
@@ -145,6 +147,7 @@ def load_weights(model: str | Path = DEFAULT_MODEL, *, with_errors: bool = True)
         errors_sha256=file_sha256(folder / ERRORS) if with_errors and (folder / ERRORS).is_file() else "",
         training=config["training"],
         metrics=config["metrics"],
+        kinds=config.get("kinds", {}),
         name=folder.name,
         sha256=config["sha256"],
     )

@@ -20,7 +20,7 @@ from stkd_screen.student import PRESETS
 from stkd_screen.targets import Target
 from stkd_screen.teach.checkpoint import write_checkpoint
 from stkd_screen.teach.distill import DistillConfig
-from stkd_screen.teach.evaluate import evaluate_model, predict, split_metrics
+from stkd_screen.teach.evaluate import evaluate_model, predict, predictions, split_metrics
 from stkd_screen.teach.losses import task_loss
 from stkd_screen.teach.tables import read_labelled
 from stkd_screen.teach.targets import HARTREE_IN_EV, TargetColumn
@@ -33,7 +33,8 @@ def measure(weights, data, split):
     def predicted(rows):
         return predict(weights.student, data.molecules, rows)
 
-    return evaluate_model(predicted, weights.targets, data, [split])[split]
+    answers = predictions(predicted, weights.targets, data, [split])
+    return evaluate_model(answers, weights.targets, data, [split])[split]
 
 
 def test_training_beats_the_mean_by_far(toy):

@@ -67,6 +67,49 @@ def intervals_table(intervals: "dict[str, dict[str, dict[str, float]]]", targets
     return table
 
 
+def kinds_table(kinds: "dict[str, Metrics]", split: str, targets: "list[Target]") -> Table:
+    """What `errors_by_kind` measured of a split, as a table: mean absolute errors, and the molecules of each
+    level; for classes the area under the curve."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(f"MAE, {split}", no_wrap=True)
+    names: list[list[str]] = []  # of the targets of each level
+    for level in dict.fromkeys(target.level for target in targets):
+        of_level = [target.full_name for target in targets if target.level == level]
+        names.append([name for name in of_level if any(name in metrics for metrics in kinds.values())])
+        for name in names[-1]:
+            table.add_column(name, justify="right")
+        if names[-1]:
+            table.add_column("molecules", justify="right")
+    for kind, metrics in kinds.items():
+        cells = []
+        for of_level in names:
+            measured = [metrics.get(name, {}) for name in of_level]
+            cells += [_figure(each.get("mae", each.get("auc", math.nan))) for each in measured]
+            if of_level:
+                molecules = max(each.get("n", 0) for each in measured)
+                cells.append(f"{molecules:,}" if molecules else "")
+        table.add_row(kind, *cells)
+    return table
+
+
+def worst_table(worst: "dict[str, dict[str, list[dict]]]", targets: "list[Target]") -> Table:
+    """The molecules that `furthest_off` found, as a table."""
+    units = {target.full_name: target.unit for target in targets}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("target", "split"):
+        table.add_column(heading)
+    for heading in ("label", "predicted", "off"):
+        table.add_column(heading, justify="right")
+    table.add_column("unit")
+    table.add_column("molecule", overflow="fold")
+    for split, by_target in worst.items():
+        for name, molecules in by_target.items():
+            for one in molecules:
+                figures = [f"{one[key]:.3f}" for key in ("label", "predicted", "off")]
+                table.add_row(name, split, *figures, units[name], one["smiles"])
+    return table
+
+
 def writings_table(spread: "dict[str, dict[str, float]]", targets: "list[Target]") -> Table:
     """What `spread_over_writings` measured, as a table."""
     table = Table(box=None, pad_edge=False, header_style="bold")

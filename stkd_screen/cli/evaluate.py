@@ -23,6 +23,13 @@ def evaluate(
     split_by: SplitBy = None,
     split_seed: SplitSeed = 0,
     split: Annotated[list[str] | None, typer.Option(help="Splits to measure [default: all].")] = None,
+    by_kind: Annotated[
+        bool, typer.Option("--by-kind", help="Also by size, element and other kinds of molecule.")
+    ] = False,
+    worst: Annotated[
+        int,
+        typer.Option(min=0, help="Also the molecules furthest off, so many of each target."),
+    ] = 0,
     writings: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,21 +50,36 @@ def evaluate(
 
         stkd-screen evaluate small qm9.csv.gz pcqm.csv.gz
 
+    Where it errs: by kind of molecule, and the molecules that are furthest off:
+
+        stkd-screen evaluate small qm9.csv.gz --split test --by-kind --worst 10
+
     And how much the answer of a student depends on the way a SMILES is written:
 
         stkd-screen evaluate small --writings library.smi
     """
-    from stkd_screen.cli.display import Terminal, intervals_table, metrics_table, writings_table
+    from stkd_screen.cli.display import (
+        Terminal,
+        intervals_table,
+        kinds_table,
+        metrics_table,
+        worst_table,
+        writings_table,
+    )
     from stkd_screen.cli.training import read_for_model
     from stkd_screen.encoder import choose_device
     from stkd_screen.teach.calibrate import interval_metrics
-    from stkd_screen.teach.evaluate import evaluate_model
+    from stkd_screen.teach.evaluate import evaluate_model, predictions
+    from stkd_screen.teach.kinds import errors_by_kind, furthest_off
+    from stkd_screen.teach.labelled import SPLITS
     from stkd_screen.teach.teacher import load_model
     from stkd_screen.teach.writings import spread_over_writings
     from stkd_screen.weights import load_weights
 
     if not data and not writings:
         raise typer.BadParameter("give tables to compare with, or a library with --writings")
+    if (by_kind or worst) and not data:
+        raise typer.BadParameter("--by-kind and --worst compare with labels: give tables")
     notes = Terminal(stderr=True)
     chosen = choose_device(device)
     measured: dict[str, dict] = {}
@@ -75,14 +97,22 @@ def evaluate(
             split_seed=split_seed,
             graphs=model.needs_graphs,
         )
-        measured |= evaluate_model(lambda rows: model.predict(labelled, rows), model.targets, labelled, split)
-        tables.append(metrics_table(measured, model.targets))
+        targets, asked = model.targets, split or SPLITS
+        predicted = predictions(lambda rows: model.predict(labelled, rows), targets, labelled, asked)
+        measured |= evaluate_model(predicted, targets, labelled, asked)
+        tables.append(metrics_table(measured, targets))
         splits = [name for name in measured if split or name != "train"]
         if model.weights is not None:
             intervals = interval_metrics(model.weights, model.weights.errors, labelled, splits)
             if intervals:
                 measured["intervals"] = intervals
-                tables.append(intervals_table(intervals, model.targets))
+                tables.append(intervals_table(intervals, targets))
+        if by_kind:
+            measured["kinds"] = errors_by_kind(predicted, targets, labelled, splits)
+            tables += [kinds_table(kinds, split, targets) for split, kinds in measured["kinds"].items()]
+        if worst:
+            measured["worst"] = furthest_off(predicted, targets, labelled, splits, worst)
+            tables.append(worst_table(measured["worst"], targets))
     if writings:
         student = load_weights(weights, with_errors=False)
         spread = spread_over_writings(student, writings, writings_molecules, chosen)

@@ -34,6 +34,7 @@ def student_card(weights: Weights) -> str:
         "",
         *_embedding(weights),
         *_errors(weights.metrics, weights.targets, weights.training),
+        *_kinds(weights.kinds, weights.targets),
         "## Levels and domain",
         "",
         *_levels(weights.targets, Coverage(weights.atom_types, weights.max_heavy_atoms)),
@@ -107,6 +108,31 @@ def _errors(metrics: dict[str, Metrics], targets: list[Target], training: dict[s
         ),
         "",
     ]
+
+
+def _kinds(kinds: dict[str, Metrics], targets: list[Target]) -> list[str]:
+    names = [t.full_name for t in targets if any(t.full_name in metrics for metrics in kinds.values())]
+    if not names:
+        return []
+    return [
+        "By kind of molecule, test split: the mean absolute error (for a class the area under the ROC curve) "
+        "and, in brackets, the molecules. Few molecules make a rough figure.",
+        "",
+        f"| molecules | {' | '.join(names)} |",
+        f"|---|{'---|' * len(names)}",
+        *(
+            f"| {kind} | {' | '.join(_of_kind(metrics.get(name)) for name in names)} |"
+            for kind, metrics in kinds.items()
+        ),
+        "",
+    ]
+
+
+def _of_kind(measures: dict[str, float] | None) -> str:
+    if measures is None:
+        return ""
+    value = measures.get("mae", measures.get("auc", math.nan))
+    return f"{'-' if math.isnan(value) else f'{value:.4f}'} ({measures['n']:,})"
 
 
 MEASURES = {"mae": "MAE", "rmse": "RMSE", "r2": "R2", "auc": "AUC", "log_loss": "log loss"}

@@ -77,32 +77,51 @@ def valid_loss(metrics: Metrics, targets: Sequence[Target]) -> float:
     return float(np.mean(losses)) if losses else float("nan")
 
 
-def evaluate_model(
+def predictions(
     predict: Callable[[np.ndarray], np.ndarray],
     targets: Sequence[Target],
     data: LabelledMolecules,
-    splits: Sequence[str] | None = None,
-) -> dict[str, Metrics]:
-    """split -> metrics, for the targets that a model and data share.
+    splits: Sequence[str] = SPLITS,
+) -> np.ndarray:
+    """(R, targets) float32 in the units of the targets, NaN for the molecules of other splits.
 
     Args:
         predict: rows of the data -> standardised predictions (len(rows), targets) float32.
         targets: of the model.
-        data: labelled molecules.
-        splits: those to measure; by default all.
+        data: R labelled molecules.
+        splits: those to predict.
 
     Raises:
-        TrainingError: they share no target, their units differ, or a split is unknown.
+        TrainingError: a split is unknown.
     """
-    unknown = set(splits or ()) - set(SPLITS)
+    unknown = set(splits) - set(SPLITS)
     if unknown:
         raise TrainingError(f"no split {', '.join(sorted(unknown))}; splits: {', '.join(SPLITS)}")
-    truth = labels_of(targets, data)
-    measured = {}
-    for split in splits or SPLITS:
+    predicted = np.full((len(data.split), len(targets)), np.nan, np.float32)
+    for split in splits:
         rows = data.rows(split)
         if len(rows):
-            measured[split] = split_metrics(in_units(predict(rows), targets), truth[rows], targets)
+            predicted[rows] = in_units(predict(rows), targets)
+    return predicted
+
+
+def evaluate_model(
+    predicted: np.ndarray, targets: Sequence[Target], data: LabelledMolecules, splits: Sequence[str] = SPLITS
+) -> dict[str, Metrics]:
+    """split -> metrics, for the targets that a model and data share.
+
+    Args:
+        predicted: (R, targets), as `predictions` gives them.
+        targets: of the model.
+        data: R labelled molecules.
+        splits: those to measure.
+
+    Raises:
+        TrainingError: they share no target, or their units differ.
+    """
+    truth = labels_of(targets, data)
+    rows = {split: data.rows(split) for split in splits}
+    measured = {split: split_metrics(predicted[of], truth[of], targets) for split, of in rows.items()}
     return {split: metrics for split, metrics in measured.items() if metrics}
 
 

@@ -17,8 +17,9 @@ from stkd_screen.student import PRESETS, Learned, Student, StudentConfig
 from stkd_screen.targets import Target
 from stkd_screen.teach.card import student_card
 from stkd_screen.teach.coverage import Coverage, joint_coverage, label_coverage
-from stkd_screen.teach.evaluate import Metrics, predict
+from stkd_screen.teach.evaluate import Metrics, predict, predictions
 from stkd_screen.teach.fingerprints import fingerprint_loss, fingerprint_targets, fit_fingerprint_basis
+from stkd_screen.teach.kinds import errors_by_kind
 from stkd_screen.teach.labelled import LabelledMolecules, standardisation
 from stkd_screen.teach.loop import Report, run
 from stkd_screen.teach.losses import knowledge_mixing, task_loss
@@ -178,6 +179,12 @@ class StudentTrainer(Trainer):
             return [of_data]
         return [of_data, Coverage(self.start.atom_types, self.start.max_heavy_atoms)]
 
+    def kinds(self) -> dict[str, Metrics]:
+        """Errors on the test split by kind of molecule."""
+        model = self.best_copy().to(self.device)
+        predicted = predictions(lambda rows: self.predict(model, rows), self.targets, self.data, ["test"])
+        return errors_by_kind(predicted, self.targets, self.data, ["test"])["test"]
+
     def save(self, folder: Path, metrics: dict[str, Metrics]) -> None:
         coverage = joint_coverage(self.known_coverage(), {target.level for target in self.targets})
         weights = Weights(
@@ -187,6 +194,7 @@ class StudentTrainer(Trainer):
             max_heavy_atoms=coverage.max_heavy_atoms,
             fingerprints=self.fingerprints,
             metrics=metrics,
+            kinds=self.kinds() if "test" in metrics else {},
             training=self.about(),
         )
         card = student_card(save_weights(weights, folder))
