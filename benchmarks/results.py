@@ -1,9 +1,11 @@
-"""Write the paper's table 1 from trained models: errors of each on the same data and the same split.
+"""Write the paper's tables 1, 2 and 9 from trained models, and the figure of time against accuracy.
 
-    python benchmarks/results.py out/mlp-ecfp out/gin-vn slim-teacher small -o docs/results.md
+    python benchmarks/results.py out/mlp-ecfp out/gin-vn slim-teacher small --fine-tuned out/fine-tuned \\
+        --speed speed.json -o docs/results.md
 
 A model is a folder of `train_baseline.py`, of `stkd-screen train`, `distill` or `teach`, or a shipped model
-by name. All figures are those of its config.json, measured when its training ended.
+by name; `--fine-tuned` takes the folder that `fine_tune.py` wrote, `--speed` what `speed.py` printed. All
+errors are those of a model's config.json, measured when its training ended.
 """
 
 import argparse
@@ -12,8 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stkd_screen.errors import StkdError
 from stkd_screen.files import whole
+from stkd_screen.teach.targets import HARTREE_IN_EV
 from stkd_screen.teach.teacher import load_teacher
 from stkd_screen.weights import find_weights, load_weights
 
@@ -39,6 +44,29 @@ NAMES = {
     "st-base": "ST-BASE",
     "st-kd": "ST-KD (student)",
 }
+# Table 2: the measure of each data set, and how it is called. Energies of QM8 are in hartree, as elsewhere.
+FINE_TUNED = {
+    "qm7": ("mae", "MAE, kcal/mol"),
+    "qm8": ("mae", "MAE, mean of 12 targets, hartree or none"),
+    "freesolv": ("rmse", "RMSE, kcal/mol"),
+    "hiv": ("auc", "area under the ROC curve"),
+}
+# ST-KD, table 9: MAE of the twelve targets of QM9, energies in hartree.
+TWELVE = "qm9_12_targets"
+PAPER_TWELVE = {
+    "mu": 0.3548,
+    "alpha": 0.2563,
+    "homo": 2.390e-3,
+    "lumo": 2.426e-3,
+    "gap": 3.232e-3,
+    "r2": 15.73,
+    "zpve": 4.518e-4,
+    "u0": 0.2534,
+    "u298": 0.2497,
+    "h298": 0.2564,
+    "g298": 0.2631,
+    "cv": 0.1146,
+}
 PAGE = """# Results
 
 The paper's table 1 ([ST-KD](../README.md#sources)) with models trained here: mean absolute errors in eV,
@@ -59,6 +87,36 @@ How long they learned, on one core of a CPU, and what the paper says of models o
 data are others: the 3.8M molecules of PCQM4M-LSC, of whose labels none of ours saw one.
 
 {training}
+"""
+
+TABLE_2 = """
+## Fine-tuned: the paper's table 2
+
+`small` after fine-tuning on small tables by `benchmarks/fine_tune.py`, beside MLP-ECFP trained on the same
+rows: mean and standard deviation of {seeds} runs on the test split. `hash`: a tenth of the molecules, none of
+which took part in training `small`; `scaffold`: the tenth with the rarest scaffolds. The weights are the best
+by the valid split. The paper's figures are for other splits, 8:1:1 at random.
+
+{table}
+"""
+
+TABLE_9 = """
+## Twelve targets at once: the paper's table 9
+
+`small` fine-tuned on {train:,} training molecules of QM9, those for which all twelve targets could be had;
+the paper had three times as many. Mean absolute errors on {test:,} test molecules, mean of {seeds} runs.
+
+{table}
+"""
+
+FIGURE = """
+## Time against accuracy
+
+![error against time of each model](results.png)
+
+Milliseconds a molecule from raw SMILES, graphs and fingerprints made by one process, on {threads} threads of
+{processor}, {molecules:,} molecules of ZINC, all models in one run of `benchmarks/speed.py`; errors as in the
+table above. Down and to the left is better.
 """
 
 
@@ -124,6 +182,104 @@ def page(folders: list[Path]) -> str:
     )
 
 
+def fine_tuned_pages(folder: Path) -> str:
+    """Tables 2 and 9, as far as `fine_tune.py` has come with them."""
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*/*-*/config.json")):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if "test" in config["metrics"]:
+            model = "MLP-ECFP" if config["kind"] == "baseline" else "ST-KD small"
+            runs.setdefault((path.parents[1].name, model), []).append(config)
+    tables = [table_2({key: of for key, of in runs.items() if key[0] in FINE_TUNED})]
+    if any(name == TWELVE for name, _ in runs):
+        tables.append(table_9({model: of for (name, model), of in runs.items() if name == TWELVE}))
+    return "".join(tables)
+
+
+def table_2(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
+    rows = []
+    for name, (measure, meaning) in FINE_TUNED.items():
+        of_each = {model: runs.get((name, model), []) for model in ("MLP-ECFP", "ST-KD small")}
+        configs = [config for of in of_each.values() for config in of]
+        if configs:
+            training = configs[0]["training"]
+            ways = ", ".join(file["split"].partition(" ")[0] for file in training["data"])
+            counts = [f"{training['molecules'][split]:,}" for split in ("train", "test")]
+            figures = [
+                mean_and_deviation([overall(config, measure) for config in of]) for of in of_each.values()
+            ]
+            rows.append([name, meaning, ways, *counts, *figures])
+    heads = ["data", "measure", "split", "train", "test", "MLP-ECFP", "ST-KD small"]
+    seeds = {len(of) for of in runs.values()}
+    return TABLE_2.format(seeds=" or ".join(map(str, sorted(seeds))), table=table(heads, rows))
+
+
+def overall(config: dict[str, Any], measure: str) -> float:
+    """Mean over the targets, energies in hartree."""
+    units = {f"{target['level']}.{target['name']}": target["unit"] for target in config["targets"]}
+    measured = config["metrics"]["test"].items()
+    in_hartree = {"eV": HARTREE_IN_EV}
+    return float(np.mean([values[measure] / in_hartree.get(units[name], 1) for name, values in measured]))
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    if not values:
+        return ""
+    digits = 4 if max(values) < 0.1 else 3 if max(values) < 10 else 1
+    return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
+
+
+def table_9(runs: dict[str, list[dict[str, Any]]]) -> str:
+    configs = runs["ST-KD small"]
+    training, rows = configs[0]["training"], []
+    for target in configs[0]["targets"]:
+        name, unit = target["name"], target["unit"]
+        measured = [
+            [config["metrics"]["test"][f"{target['level']}.{name}"]["mae"] for config in runs.get(model, [])]
+            for model in ("MLP-ECFP", "ST-KD small")
+        ]
+        paper = PAPER_TWELVE[name] * (HARTREE_IN_EV if unit == "eV" else 1)
+        ours = [f"{np.mean(of):.4g}" if of else "" for of in measured]
+        rows.append([name, unit, *ours, f"{paper:.4g}"])
+    counts = {split: training["molecules"][split] for split in ("train", "test")}
+    heads = ["target", "unit", "MLP-ECFP", "ST-KD small", "paper, on 107k molecules"]
+    return TABLE_9.format(**counts, seeds=len(configs), table=table(heads, rows))
+
+
+def figure_page(folders: list[Path], speed: dict[str, Any], picture: Path) -> str:
+    """The section of the figure, which is drawn."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    for axes, target in zip(figure.subplots(1, 2), ("qm9.gap", "pcqm.gap"), strict=True):
+        for folder in folders:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            timed = speed["figures"].get(timed_as(folder, config), {}).get("ms", {})
+            error = config["metrics"]["test"][target]["mae"]
+            if timed:
+                kind = kind_of(config)
+                axes.plot(timed["one_process"], error, "o", color="C3" if kind == "st-kd" else "C0")
+                axes.annotate(
+                    NAMES[kind], (timed["one_process"], error), (6, 4), textcoords="offset points", fontsize=9
+                )
+        axes.set(xscale="log", xlabel="ms a molecule, from SMILES", ylabel=f"MAE of {TARGETS[target]}, eV")
+        axes.margins(0.2, 0.1)
+        axes.grid(alpha=0.3, which="both")
+    with whole(picture) as file:
+        figure.savefig(file, dpi=120, format="png")
+    machine = speed["machine"]
+    return FIGURE.format(
+        threads=machine["threads"], processor=machine["processor"], molecules=speed["molecules"]
+    )
+
+
+def timed_as(folder: Path, config: dict[str, Any]) -> str:
+    """The name of a model in what `speed.py` prints."""
+    if config["kind"] == "baseline":
+        return f"{config['model']}:{config['training']['options']['preset']}"
+    return f"{'graphormer' if config['kind'] == 'teacher' else 'st-kd'}:{folder.name}"
+
+
 def labelled_tables(config: dict[str, Any]) -> dict[str, str]:
     """Name -> SHA-256 of the tables with labels, which libraries do not have."""
     files = config["training"]["data"]
@@ -141,8 +297,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("models", nargs="+")
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--fine-tuned", type=Path, help="the folder that fine_tune.py wrote")
+    parser.add_argument("--speed", type=Path, help="what speed.py printed: its last line is read")
     options = parser.parse_args()
-    text = page([find_weights(model) for model in options.models])
+    folders = [find_weights(model) for model in options.models]
+    text = page(folders)
+    if options.fine_tuned:
+        text += fine_tuned_pages(options.fine_tuned)
+    if options.speed:
+        speed = json.loads(options.speed.read_text(encoding="utf-8").splitlines()[-1])
+        text += figure_page(folders, speed, options.output.with_suffix(".png"))
     with whole(options.output) as file:
         file.write_text(text, encoding="utf-8")
 

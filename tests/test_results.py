@@ -1,6 +1,7 @@
-"""benchmarks/results.py: the paper's table 1 from trained models."""
+"""benchmarks/results.py and fine_tune.py: the paper's tables from trained models."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from stkd_screen.errors import StkdError
 from stkd_screen.weights import find_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from results import page
+from results import figure_page, fine_tuned_pages, page
 
 
 def test_the_figures_are_those_of_the_models():
@@ -34,3 +35,54 @@ def test_the_page_is_that_of_the_shipped_models():
     for line in page([find_weights("slim-teacher"), find_weights("small")]).splitlines():
         if line.startswith(("| Graphormer", "| ST-KD")):
             assert line in text
+
+
+def test_fine_tuning_goes_on_and_gives_its_table(toy, tmp_path):
+    rows = toy.table.read_text(encoding="utf-8").splitlines()
+    column = rows[0].split(",").index("heavy")
+    pairs = [(row.split(",")[0], row.split(",")[column]) for row in rows[1:]]
+    table = tmp_path / "freesolv.csv"
+    table.write_text("\n".join(["smiles,freesolv", *map(",".join, pairs)]) + "\n", encoding="utf-8")
+    script = Path(__file__).parents[1] / "benchmarks" / "fine_tune.py"
+    given = (table, "-o", tmp_path / "out", "--models", "mlp-ecfp", "--seeds", "1")
+    words = [sys.executable, script, *given]
+    first = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    assert "train_baseline.py mlp-ecfp" in first and "--dropout 0.1" in first
+    again = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    assert again == ""
+    measured = json.loads((tmp_path / "out/freesolv/mlp-ecfp-0/config.json").read_text())["metrics"]
+    rmse = measured["test"]["freesolv.hydration"]["rmse"]
+    assert f"| {rmse:.3f} ± 0.000 |  |" in fine_tuned_pages(tmp_path / "out")
+
+
+def run_of(folder, kind, targets):
+    """A finished run whose MAE, in the units of the targets, is given by their names."""
+    folder.mkdir(parents=True)
+    config = {
+        "kind": kind,
+        "targets": [{"name": name, "level": "a", "unit": unit} for name, unit, _ in targets],
+        "metrics": {"test": {f"a.{name}": {"mae": mae} for name, _, mae in targets}},
+        "training": {"data": [{"split": "hash of the molecule"}], "molecules": {"train": 9, "test": 1}},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_energies_of_table_2_are_in_hartree_and_those_of_table_9_in_ev(tmp_path):
+    for seed, mae in enumerate((0.27211386, 0.54422772)):
+        run_of(tmp_path / f"qm8/small-{seed}", "student", [("E1", "eV", mae), ("f1", "none", 0.03)])
+    twelve = [("gap", "eV", 0.12), ("mu", "D", 0.4)]
+    run_of(tmp_path / "qm9_12_targets/small-0", "student", twelve)
+    text = fine_tuned_pages(tmp_path)
+    assert "| qm8 | MAE, mean of 12 targets, hartree or none | hash | 9 | 1 |  | 0.0225 ± 0.0025 |" in text
+    assert "| gap | eV |  | 0.12 | 0.08795 |" in text and "| mu | D |  | 0.4 | 0.3548 |" in text
+
+
+def test_the_figure_names_its_machine(tmp_path):
+    speed = {
+        "figures": {"st-kd:small": {"ms": {"one_process": 0.9}}},
+        "machine": {"threads": 2, "processor": "a processor"},
+        "molecules": 4096,
+    }
+    text = figure_page([find_weights("small")], speed, tmp_path / "results.png")
+    assert "on 2 threads of\na processor, 4,096 molecules" in text
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
