@@ -2,7 +2,7 @@
 
 import io
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,9 +19,10 @@ from stkd_screen.records import RecordReader
 from stkd_screen.search.build import BuildOptions, build_index
 from stkd_screen.search.hits import NO_HIT, SearchOptions, search
 from stkd_screen.search.index import Index
-from stkd_screen.search.library import Library
+from stkd_screen.search.library import Library, Origin
 from stkd_screen.search.manifest import save_manifest
 from stkd_screen.search.queries import load_encoder, read_queries
+from stkd_screen.search.report import html_report
 from stkd_screen.search.where import rows_where
 
 # Stereoisomers have one embedding; o1C*c1 can be read here but not by RDKit.
@@ -287,3 +288,29 @@ def test_queries_are_embedded_like_the_library(toy_index):
     assert queries.vectors.shape == (1, toy_index.index.manifest.origin.width)
     assert np.linalg.norm(queries.vectors) == pytest.approx(1)
     assert queries.about.columns[:3] == ["query", "query_id", "query_smiles"]
+
+
+def test_an_index_keeps_how_far_off_its_predictions_may_be(tmp_path):
+    names = ["CCO", "CC1CC1C#N", "CN1CCN(CC1)c1ccc2nc(-c3ccc(Oc4ccccc4)cc3)c(C(N)=O)n2c1"]
+    (tmp_path / "few.smi").write_text("\n".join(names) + "\n")
+    encoder = load("small", "cpu")
+    options = OutputOptions().checked(encoder.weights)
+    embed(RecordReader([tmp_path / "few.smi"]), encoder, tmp_path / "few.parquet", options)
+    build_index(Library([tmp_path / "few.parquet"]), tmp_path / "index", BuildOptions())
+    index = Index(tmp_path / "index")
+    queries = read_queries(names[1], encoder, index.manifest.origin)
+    hits = search(index, queries, SearchOptions(k=3)).sort("smiles")
+    embedded = pl.read_parquet(tmp_path / "few.parquet").sort("smiles")
+    for name in ("homo_ev_err", "lumo_ev_err", "gap_ev_err", "domain"):
+        assert hits[name].to_list() == embedded[name].to_list() and not hits[name].has_nulls()
+    near = search(index, queries, SearchOptions(k=3, where="domain < 1.5 and gap_ev_err < 0.5"))
+    assert set(near["smiles"]) == set(names[:2])
+    best = hits.row(by_predicate=pl.col("smiles") == names[1], named=True)
+    page = html_report(search(index, queries, SearchOptions(k=1)), queries, index.manifest, "few")
+    assert f"<dd>{best['gap_ev']:.2f} ± {best['gap_ev_err']:.2f} eV</dd>" in page
+
+
+def test_an_index_of_before_there_were_expected_errors(toy_index):
+    content = asdict(toy_index.index.manifest.origin)
+    assert content.pop("trust")[-1] == "domain"
+    assert Origin(**content).numbers == content["predictions"]

@@ -73,7 +73,7 @@ def search(index: Index, queries: Queries, options: SearchOptions) -> pl.DataFra
         "smiles",
         "cosine",
         "tanimoto",
-        *index.manifest.origin.predictions,
+        *index.manifest.origin.numbers,
         "warned",
         pl.when(pl.col("rank").is_null()).then(pl.col("error").fill_null(NO_HIT)).alias("error"),
     )

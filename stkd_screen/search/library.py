@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +32,19 @@ class Origin:
     largest_fragment: bool
     width: int  # of the embedding
     predictions: list[str]  # names of the prediction columns: homo_ev, lumo_ev, gap_ev
+    # How far off they may be: homo_ev_err and so on, and `domain`. An old index has none.
+    trust: list[str] = field(default_factory=list)
+
+    @property
+    def numbers(self) -> list[str]:
+        """Names of all columns of numbers that an index keeps."""
+        return [*self.predictions, *self.trust]
 
     def schema(self) -> pa.Schema:
         """Columns that an index keeps of each molecule."""
         return pa.schema(
             [("id", pa.string()), ("smiles", pa.string())]
-            + [(name, pa.float32()) for name in self.predictions]
+            + [(name, pa.float32()) for name in self.numbers]
             + [("warned", pa.bool_())]  # whether `embed` gave a reason not to trust the predictions
         )
 
@@ -81,7 +88,7 @@ class Library:
         Raises:
             SearchError: a damaged file.
         """
-        columns = ["id", "smiles", *self.origin.predictions, "warning", "error", "embedding"]
+        columns = ["id", "smiles", *self.origin.numbers, "warning", "error", "embedding"]
         for path in self.files:
             row = 0
             try:
@@ -101,7 +108,7 @@ class Library:
         usable = usable_rows(vectors)
         if not usable.all():
             good, vectors = good.filter(pa.array(usable)), vectors[usable]
-        columns = [good[name] for name in ("id", "smiles", *self.origin.predictions)]
+        columns = [good[name] for name in ("id", "smiles", *self.origin.numbers)]
         columns.append(good["warning"].is_valid())
         records = pa.RecordBatch.from_arrays(
             [column.cast(field.type) for column, field in zip(columns, self.origin.schema(), strict=True)],
@@ -117,7 +124,7 @@ def check_same_origin(origin: Origin, name: str, other: Origin, other_name: str)
             f"{name} holds vectors of model {describe_model(origin)}, {other_name} those of "
             f"{describe_model(other)}; vectors of two models cannot be compared: embed both with one model"
         )
-    for what in ("level", "largest_fragment", "predictions"):
+    for what in ("level", "largest_fragment", "predictions", "trust"):
         mine, theirs = getattr(origin, what), getattr(other, what)
         if mine != theirs:
             raise SearchError(
@@ -199,13 +206,16 @@ def _describe(path: Path) -> tuple[Origin, int]:
         )
     if manifest := manifest_in(metadata, path):  # a part of a folder has no manifest of its own
         _warn_of_fault(path, manifest)
+    predictions = [name for name in schema.names if name in about["units"]]
+    trust = [*(f"{name}_err" for name in predictions), "domain"]
     origin = Origin(
         model=about["model"],
         model_sha256=about["model_sha256"],
         level=about["level"],
         largest_fragment=about["largest_fragment"],
         width=schema.field("embedding").type.list_size,
-        predictions=[name for name in schema.names if name in about["units"]],
+        predictions=predictions,
+        trust=[name for name in trust if name in schema.names],
     )
     return origin, metadata.num_rows
 

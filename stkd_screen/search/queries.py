@@ -126,13 +126,13 @@ def _records(
 
 
 def _about(table: pa.Table, origin: Origin) -> pl.DataFrame:
-    columns = ["row", "id", "smiles", *origin.predictions, "warning", "error"]
+    columns = ["row", "id", "smiles", *origin.numbers, "warning", "error"]
     frame = pl.DataFrame(pl.from_arrow(table.select(columns)))
     return frame.rename({"id": "query_id", "smiles": "query_smiles"}).select(
         (pl.col("row") + 1).alias("query"),
         "query_id",
         "query_smiles",
-        *origin.predictions,
+        *origin.numbers,
         pl.col("warning").is_not_null().alias("warned"),
         "error",
     )

@@ -81,7 +81,7 @@ def html_report(hits: pl.DataFrame, queries: Queries, manifest: Manifest, index_
     origin = manifest.origin
     subtitle = (
         f"index {index_name}: {manifest.rows:,} molecules, embedded with model {origin.model}; energies at "
-        f"level {origin.level}, * where `embed` gave a warning. "
+        f"level {origin.level}, ± 90% interval, * where `embed` gave a warning. "
         "Highlighted: the largest substructure shared with the query."
     )
     return PAGE.format(
@@ -122,14 +122,19 @@ def _picture(smiles: str, query_smiles: str | None = None) -> str:
 
 def _energies(row: dict, manifest: Manifest, warned: bool) -> list[tuple[str, str]]:
     return [
-        (name.removesuffix("_ev"), _number(row[name], 2, " eV" if name.endswith("_ev") else "", warned))
+        (name.removesuffix("_ev"), _energy(row[name], row.get(f"{name}_err"), name.endswith("_ev"), warned))
         for name in manifest.origin.predictions
         if row[name] is not None
     ]
 
 
-def _number(value: float | None, digits: int, unit: str = "", warned: bool = False) -> str:
-    return "-" if value is None else f"{value:.{digits}f}{unit}{' *' if warned else ''}"
+def _energy(value: float, error: float | None, in_ev: bool, warned: bool) -> str:
+    half_width = "" if error is None else f" ± {error:.2f}"
+    return f"{value:.2f}{half_width}{' eV' if in_ev else ''}{' *' if warned else ''}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _list(values: list[tuple[str, str]]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 VECTORS = "vectors.f16"  # (N, D) float16 of unit length, nothing else
-RECORDS = "records.arrow"  # Arrow IPC file: id, smiles, predictions, warned
+RECORDS = "records.arrow"  # Arrow IPC file: the columns of `Origin.schema`
 BLOCK_ROWS = 65_536
 
 
