@@ -170,8 +170,9 @@ def _expected(
     errors = weights.errors.get(level)
     if errors is None:
         return half_widths, half_widths[:, 0]
-    domain, heavy = errors.domain(embedding), molecules.heavy_atoms()
-    given = measures(errors, level, weights.targets, embedding, domain, prediction, heavy)
+    domain = errors.domain(embedding)
+    of_molecules = molecules.heavy_atoms(), molecules.ionic()
+    given = measures(errors, level, weights.targets, embedding, domain, prediction, *of_molecules)
     half_widths[:, of_level(weights.targets, level)] = errors.half_widths(given)
     return half_widths, domain
 

@@ -25,6 +25,7 @@ from stkd_screen.expected_errors import (
 from stkd_screen.forward import ForwardPass
 from stkd_screen.output import OutputOptions, schema
 from stkd_screen.records import RecordReader
+from stkd_screen.smiles import pack_smiles, pretransform
 from stkd_screen.targets import Target
 from stkd_screen.teach.calibrate import calibrate, interval_metrics, interval_score
 from stkd_screen.teach.tables import read_labelled
@@ -104,7 +105,7 @@ def test_measures_by_hand():
         regions=np.array([[3, 4], [0, 0]], np.float32),
         radius=np.float32(2.5),
         size=np.float32(10),
-        coefficients=np.array([1, 0.5, 0, 0, 0], np.float32),
+        coefficients=np.array([1, 0.5, 0, 0.5, 0, 0], np.float32),
         factors=np.array([0.1], np.float32),
     )
     embedding, prediction = (
@@ -115,11 +116,29 @@ def test_measures_by_hand():
     assert disagreement("c", targets, prediction).tolist() == [0, 0]
     np.testing.assert_allclose(errors.domain(embedding), [0, 10 / 2.5], atol=1e-6)
     given = measures(
-        errors, "a", targets, embedding, errors.domain(embedding), prediction, np.array([10, 20])
+        errors,
+        "a",
+        targets,
+        embedding,
+        errors.domain(embedding),
+        prediction,
+        np.array([10, 20]),
+        np.array([True, False]),
     )
-    expected = [[0, 0, np.log(0.54), 0.6, 0.8], [np.log(2), np.log(4), np.log(0.04), 0.6, 0.8]]
+    expected = [[0, 0, np.log(0.54), np.log(10), 0.6, 0.8], [np.log(2), np.log(4), np.log(0.04), 0, 0.6, 0.8]]
     np.testing.assert_allclose(given, expected, rtol=1e-5)
-    np.testing.assert_allclose(errors.half_widths(given)[:, 0], [0.1, 0.1 * 2 * 2], rtol=1e-5)
+    np.testing.assert_allclose(errors.half_widths(given)[:, 0], [0.1 * 10**0.5, 0.1 * 2 * 2], rtol=1e-5)
+
+
+def test_ions_and_zwitterions_are_less_sure():
+    ionic, others = (
+        ["C[NH3+]", "[NH3+]CC(=O)[O-]", "[Na+].[Cl-]"],
+        ["C[N+](=O)[O-]", "CN=[N+]=[N-]", "CC", ""],
+    )
+    assert pretransform(*pack_smiles(ionic)).ionic().all()
+    assert not pretransform(*pack_smiles(others)).ionic().any()
+    frame = load("small", "cpu").embed(["NCC(=O)O", "[NH3+]CC(=O)[O-]"])
+    assert frame["gap_ev_err"][1] > 2 * frame["gap_ev_err"][0]
 
 
 def test_larger_molecules_of_another_level_count(toy, noisy, tmp_path):
@@ -246,6 +265,12 @@ def test_the_file_belongs_to_its_weights(calibrated, tmp_path):
     )
     save_errors(errors, "0" * 64, tmp_path)
     with pytest.raises(WeightsError, match=r"belongs to other weights .* calibrate them anew"):
+        load_errors(tmp_path, sha256)
+    before = {
+        level: replace(of_level, coefficients=of_level.coefficients[1:]) for level, of_level in errors.items()
+    }
+    save_errors(before, sha256, tmp_path)
+    with pytest.raises(WeightsError, match="written by another version .* calibrate the weights anew"):
         load_errors(tmp_path, sha256)
     (tmp_path / FILE).write_bytes((folder / FILE).read_bytes()[:-10])
     with pytest.raises(WeightsError, match=r"errors\.safetensors cannot be read"):

@@ -39,6 +39,19 @@ class Molecules:
         before = np.concatenate([[0], np.cumsum(heavy, dtype=np.int64)])  # (N + 1,) heavy atoms before each
         return np.diff(before[self.atom_offsets])
 
+    def ionic(self) -> np.ndarray:
+        """Rows with an atom whose charge no neighbour makes up for: ions and zwitterions, not nitro groups.
+
+        (R,) bool.
+        """
+        owner = np.repeat(np.arange(len(self)), np.diff(self.bond_offsets))
+        ends = self.bond_atoms + self.atom_offsets[owner][:, None]  # (M, 2)
+        charge = self.charge[ends].astype(np.int32)
+        free = self.charge != 0
+        free[ends[charge[:, 0] * charge[:, 1] < 0]] = False
+        before = np.concatenate([[0], np.cumsum(free, dtype=np.int64)])
+        return np.diff(before[self.atom_offsets]) > 0
+
 
 def pack_smiles(smiles: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """The data (uint8) and offsets (int64) of `pretransform` for a sequence of strings."""
