@@ -7,6 +7,7 @@ over and interrupted ones go on, so the same command may be given again.
 """
 
 import argparse
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,6 @@ OPTIONS_OF = {
     "qm7": {"--epochs": "30", "--batch-size": "64", "--learning-rate": "1e-3"},
     "freesolv": {"--epochs": "60", "--batch-size": "32", "--learning-rate": "1e-3", "--dropout": "0.1"},
     "hiv": {"--epochs": "2", "--split-by": "scaffold"},
-    "qm9_12_targets": {"--split-by": "column"},
 }
 
 
@@ -56,8 +56,9 @@ def main() -> None:
                 folder = options.output / table_name(table) / f"{model}-{seed}"
                 if not is_finished(folder):
                     words = command(table, model, seed, folder)
-                    print(*words, flush=True)
-                    subprocess.run(words, check=True)
+                    print(shlex.join(words), flush=True)
+                    if failed := subprocess.run(words).returncode:
+                        sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ FINE_TUNED = {
     "freesolv": ("rmse", "RMSE, kcal/mol"),
     "hiv": ("auc", "area under the ROC curve"),
 }
+MLP, SMALL = "MLP-ECFP", "ST-KD small"
 # ST-KD, table 9: MAE of the twelve targets of QM9, energies in hartree.
 TWELVE = "qm9_12_targets"
 PAPER_TWELVE = {
@@ -93,9 +94,9 @@ TABLE_2 = """
 ## Fine-tuned: the paper's table 2
 
 `small` after fine-tuning on small tables by `benchmarks/fine_tune.py`, beside MLP-ECFP trained on the same
-rows: mean and standard deviation of {seeds} runs on the test split. `hash`: a tenth of the molecules, none of
-which took part in training `small`; `scaffold`: the tenth with the rarest scaffolds. The weights are the best
-by the valid split. The paper's figures are for other splits, 8:1:1 at random.
+rows, from scratch, with the same options: mean and standard deviation of {seeds} runs on the test split.
+`hash`: a tenth of the molecules, none of which took part in training `small`; `scaffold`: the tenth with the
+rarest scaffolds. The weights are the best by the valid split. The paper splits all but HIV at random.
 
 {table}
 """
@@ -103,8 +104,9 @@ by the valid split. The paper's figures are for other splits, 8:1:1 at random.
 TABLE_9 = """
 ## Twelve targets at once: the paper's table 9
 
-`small` fine-tuned on {train:,} training molecules of QM9, those for which all twelve targets could be had;
-the paper had three times as many. Mean absolute errors on {test:,} test molecules, mean of {seeds} runs.
+`small` fine-tuned, and MLP-ECFP trained, on {train:,} training molecules of QM9, those for which all twelve
+targets could be had; the paper had 107,000. Mean absolute errors on {test:,} test molecules, none of which
+took part in training `small`; mean of {seeds} runs.
 
 {table}
 """
@@ -112,11 +114,11 @@ the paper had three times as many. Mean absolute errors on {test:,} test molecul
 FIGURE = """
 ## Time against accuracy
 
-![error against time of each model](results.png)
+![error against time of each model]({picture})
 
-Milliseconds a molecule from raw SMILES, graphs and fingerprints made by one process, on {threads} threads of
-{processor}, {molecules:,} molecules of ZINC, all models in one run of `benchmarks/speed.py`; errors as in the
-table above. Down and to the left is better.
+Milliseconds a molecule from raw SMILES, graphs and fingerprints made by one process, on {device}, {threads}
+threads; up to {molecules:,} molecules of `{library}`, all models in one run of `benchmarks/speed.py`; errors
+as in the tables above. Down and to the left is better.{missing}
 """
 
 
@@ -183,35 +185,49 @@ def page(folders: list[Path]) -> str:
 
 
 def fine_tuned_pages(folder: Path) -> str:
-    """Tables 2 and 9, as far as `fine_tune.py` has come with them."""
-    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    """Tables 2 and 9, as far as `fine_tune.py` has come with them.
+
+    Raises:
+        StkdError: runs on one table that did not learn from the same rows.
+    """
+    runs: dict[str, dict[str, list[dict[str, Any]]]] = {}  # table -> model -> configurations
     for path in sorted(folder.glob("*/*-*/config.json")):
         config = json.loads(path.read_text(encoding="utf-8"))
         if "test" in config["metrics"]:
-            model = "MLP-ECFP" if config["kind"] == "baseline" else "ST-KD small"
-            runs.setdefault((path.parents[1].name, model), []).append(config)
-    tables = [table_2({key: of for key, of in runs.items() if key[0] in FINE_TUNED})]
-    if any(name == TWELVE for name, _ in runs):
-        tables.append(table_9({model: of for (name, model), of in runs.items() if name == TWELVE}))
-    return "".join(tables)
+            model = MLP if config["kind"] == "baseline" else SMALL
+            of_table = runs.setdefault(path.parents[1].name, {MLP: [], SMALL: []})
+            of_table[model].append(config)
+    for name, of_table in runs.items():
+        counts = {str(config["training"]["molecules"]) for of in of_table.values() for config in of}
+        if len(counts) > 1:
+            raise StkdError(f"{folder / name}: runs on different rows, {' and '.join(sorted(counts))}")
+    small_tables = {name: runs[name] for name in FINE_TUNED if name in runs}
+    text = table_2(small_tables) if small_tables else ""
+    return text + (table_9(runs[TWELVE]) if TWELVE in runs else "")
 
 
-def table_2(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
+def table_2(runs: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     rows = []
-    for name, (measure, meaning) in FINE_TUNED.items():
-        of_each = {model: runs.get((name, model), []) for model in ("MLP-ECFP", "ST-KD small")}
-        configs = [config for of in of_each.values() for config in of]
-        if configs:
-            training = configs[0]["training"]
-            ways = ", ".join(file["split"].partition(" ")[0] for file in training["data"])
-            counts = [f"{training['molecules'][split]:,}" for split in ("train", "test")]
-            figures = [
-                mean_and_deviation([overall(config, measure) for config in of]) for of in of_each.values()
-            ]
-            rows.append([name, meaning, ways, *counts, *figures])
-    heads = ["data", "measure", "split", "train", "test", "MLP-ECFP", "ST-KD small"]
-    seeds = {len(of) for of in runs.values()}
-    return TABLE_2.format(seeds=" or ".join(map(str, sorted(seeds))), table=table(heads, rows))
+    for name, of_table in runs.items():
+        measure, meaning = FINE_TUNED[name]
+        training = any_of(of_table)["training"]
+        ways = ", ".join(file["split"].partition(" ")[0] for file in training["data"])
+        counts = [f"{training['molecules'][split]:,}" for split in ("train", "test")]
+        figures = [mean_and_deviation([overall(run, measure) for run in of]) for of in of_table.values()]
+        rows.append([name, meaning, ways, *counts, *figures])
+    heads = ["data", "measure", "split", "train", "test", MLP, SMALL]
+    counted = {len(of) for of_table in runs.values() for of in of_table.values() if of}
+    return TABLE_2.format(seeds=numbers(counted), table=table(heads, rows))
+
+
+def any_of(of_table: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """The configuration of one of the runs on a table."""
+    return next(config for of in of_table.values() for config in of)
+
+
+def numbers(counted: set[int]) -> str:
+    """3, or 1 or 3."""
+    return " or ".join(map(str, sorted(counted)))
 
 
 def overall(config: dict[str, Any], measure: str) -> float:
@@ -226,50 +242,56 @@ def mean_and_deviation(values: list[float]) -> str:
     if not values:
         return ""
     digits = 4 if max(values) < 0.1 else 3 if max(values) < 10 else 1
-    return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
+    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{deviation}"
 
 
-def table_9(runs: dict[str, list[dict[str, Any]]]) -> str:
-    configs = runs["ST-KD small"]
-    training, rows = configs[0]["training"], []
-    for target in configs[0]["targets"]:
+def table_9(of_table: dict[str, list[dict[str, Any]]]) -> str:
+    one, rows = any_of(of_table), []
+    for target in one["targets"]:
         name, unit = target["name"], target["unit"]
-        measured = [
-            [config["metrics"]["test"][f"{target['level']}.{name}"]["mae"] for config in runs.get(model, [])]
-            for model in ("MLP-ECFP", "ST-KD small")
-        ]
-        paper = PAPER_TWELVE[name] * (HARTREE_IN_EV if unit == "eV" else 1)
+        full_name = f"{target['level']}.{name}"
+        measured = [[run["metrics"]["test"][full_name]["mae"] for run in of] for of in of_table.values()]
         ours = [f"{np.mean(of):.4g}" if of else "" for of in measured]
+        paper = PAPER_TWELVE[name] * (HARTREE_IN_EV if unit == "eV" else 1)
         rows.append([name, unit, *ours, f"{paper:.4g}"])
-    counts = {split: training["molecules"][split] for split in ("train", "test")}
-    heads = ["target", "unit", "MLP-ECFP", "ST-KD small", "paper, on 107k molecules"]
-    return TABLE_9.format(**counts, seeds=len(configs), table=table(heads, rows))
+    counts = {split: one["training"]["molecules"][split] for split in ("train", "test")}
+    counted = {len(of) for of in of_table.values() if of}
+    heads = ["target", "unit", MLP, SMALL, "paper"]
+    return TABLE_9.format(**counts, seeds=numbers(counted), table=table(heads, rows))
 
 
 def figure_page(folders: list[Path], speed: dict[str, Any], picture: Path) -> str:
-    """The section of the figure, which is drawn."""
+    """The section of the figure, which is drawn; it names the models that were not timed."""
     from matplotlib.figure import Figure
 
+    configs = [json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in folders]
+    times = [
+        speed["figures"].get(timed_as(folder, config), {}).get("ms", {}).get("one_process")
+        for folder, config in zip(folders, configs, strict=True)
+    ]
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     for axes, target in zip(figure.subplots(1, 2), ("qm9.gap", "pcqm.gap"), strict=True):
-        for folder in folders:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            timed = speed["figures"].get(timed_as(folder, config), {}).get("ms", {})
-            error = config["metrics"]["test"][target]["mae"]
-            if timed:
+        for config, time in zip(configs, times, strict=True):
+            error = config["metrics"].get("test", {}).get(target, {}).get("mae")
+            if time and error:
                 kind = kind_of(config)
-                axes.plot(timed["one_process"], error, "o", color="C3" if kind == "st-kd" else "C0")
-                axes.annotate(
-                    NAMES[kind], (timed["one_process"], error), (6, 4), textcoords="offset points", fontsize=9
-                )
+                axes.plot(time, error, "o", color="C3" if kind == "st-kd" else "C0")
+                axes.annotate(NAMES[kind], (time, error), (6, 4), textcoords="offset points", fontsize=9)
         axes.set(xscale="log", xlabel="ms a molecule, from SMILES", ylabel=f"MAE of {TARGETS[target]}, eV")
         axes.margins(0.2, 0.1)
         axes.grid(alpha=0.3, which="both")
     with whole(picture) as file:
         figure.savefig(file, dpi=120, format="png")
     machine = speed["machine"]
+    untimed = [NAMES[kind_of(config)] for config, time in zip(configs, times, strict=True) if not time]
     return FIGURE.format(
-        threads=machine["threads"], processor=machine["processor"], molecules=speed["molecules"]
+        picture=picture.name,
+        device=machine["processor"] if machine["device"] == "cpu" else machine["device"],
+        threads=machine["threads"],
+        molecules=speed["molecules"],
+        library=speed["library"],
+        missing=f" Not timed: {', '.join(untimed)}." if untimed else "",
     )
 
 

@@ -11,7 +11,8 @@ from stkd_screen.errors import StkdError
 from stkd_screen.weights import find_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from results import figure_page, fine_tuned_pages, page
+from fine_tune import command
+from results import fine_tuned_pages, main, page
 
 
 def test_the_figures_are_those_of_the_models():
@@ -52,17 +53,17 @@ def test_fine_tuning_goes_on_and_gives_its_table(toy, tmp_path):
     assert again == ""
     measured = json.loads((tmp_path / "out/freesolv/mlp-ecfp-0/config.json").read_text())["metrics"]
     rmse = measured["test"]["freesolv.hydration"]["rmse"]
-    assert f"| {rmse:.3f} ± 0.000 |  |" in fine_tuned_pages(tmp_path / "out")
+    assert f"| {rmse:.3f} |  |" in fine_tuned_pages(tmp_path / "out")
 
 
-def run_of(folder, kind, targets):
+def run_of(folder, kind, targets, train=9):
     """A finished run whose MAE, in the units of the targets, is given by their names."""
     folder.mkdir(parents=True)
     config = {
         "kind": kind,
         "targets": [{"name": name, "level": "a", "unit": unit} for name, unit, _ in targets],
         "metrics": {"test": {f"a.{name}": {"mae": mae} for name, _, mae in targets}},
-        "training": {"data": [{"split": "hash of the molecule"}], "molecules": {"train": 9, "test": 1}},
+        "training": {"data": [{"split": "hash of the molecule"}], "molecules": {"train": train, "test": 1}},
     }
     (folder / "config.json").write_text(json.dumps(config))
 
@@ -73,16 +74,40 @@ def test_energies_of_table_2_are_in_hartree_and_those_of_table_9_in_ev(tmp_path)
     twelve = [("gap", "eV", 0.12), ("mu", "D", 0.4)]
     run_of(tmp_path / "qm9_12_targets/small-0", "student", twelve)
     text = fine_tuned_pages(tmp_path)
-    assert "| qm8 | MAE, mean of 12 targets, hartree or none | hash | 9 | 1 |  | 0.0225 ± 0.0025 |" in text
+    assert "| qm8 | MAE, mean of 12 targets, hartree or none | hash | 9 | 1 |  | 0.0225 ± 0.0035 |" in text
     assert "| gap | eV |  | 0.12 | 0.08795 |" in text and "| mu | D |  | 0.4 | 0.3548 |" in text
 
 
-def test_the_figure_names_its_machine(tmp_path):
+def test_pages_of_what_is_there(tmp_path):
+    assert fine_tuned_pages(tmp_path) == ""
+    run_of(tmp_path / "qm9_12_targets/mlp-ecfp-0", "baseline", [("mu", "D", 0.4)])
+    text = fine_tuned_pages(tmp_path)
+    assert "| mu | D | 0.4 |  | 0.3548 |" in text and "table 2" not in text
+    run_of(tmp_path / "qm9_12_targets/small-0", "student", [("mu", "D", 0.3)], train=8)
+    with pytest.raises(StkdError, match="qm9_12_targets: runs on different rows"):
+        fine_tuned_pages(tmp_path)
+
+
+def test_the_students_command():
+    words = command("data/qm7.csv.gz", "small", 2, Path("out"))
+    assert words[1:8] == ["-m", "stkd_screen", "train", "data/qm7.csv.gz", "--from", "small", "--fingerprint"]
+    assert words[words.index("--seed") + 1] == "2" and words[words.index("--split-by") + 1] == "hash"
+
+
+def test_the_figure_says_what_was_timed_where(tmp_path, monkeypatch):
     speed = {
         "figures": {"st-kd:small": {"ms": {"one_process": 0.9}}},
-        "machine": {"threads": 2, "processor": "a processor"},
+        "machine": {"threads": 2, "processor": "a processor", "device": "cpu"},
         "molecules": 4096,
+        "library": "library.smi",
     }
-    text = figure_page([find_weights("small")], speed, tmp_path / "results.png")
-    assert "on 2 threads of\na processor, 4,096 molecules" in text
-    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "speed.json").write_text("a table\n" + json.dumps(speed) + "\n")
+    page_file = tmp_path / "page.md"
+    given = ["results.py", "slim-teacher", "small", "--speed", tmp_path / "speed.json", "-o", page_file]
+    monkeypatch.setattr(sys, "argv", [*map(str, given)])
+    main()
+    text = page_file.read_text(encoding="utf-8")
+    assert "![error against time of each model](page.png)" in text
+    assert "on a processor, 2\nthreads; up to 4,096 molecules of `library.smi`" in text
+    assert "Not timed: Graphormer (teacher)." in text
+    assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
