@@ -51,7 +51,7 @@ class Weights:
     errors_sha256: str = ""  # of errors.safetensors; empty where there is none
     training: dict[str, Any] = field(default_factory=dict)  # data, hashes, options, time, machine
     metrics: dict[str, Any] = field(default_factory=dict)  # split -> level.target -> mae, rmse, r2, n
-    kinds: dict[str, Any] = field(default_factory=dict)  # the same of the test split by kind of molecule
+    kinds: dict[str, Any] = field(default_factory=dict)  # of the test split: kind -> level.target -> likewise
     name: str = ""
     sha256: str = ""
 

@@ -1,8 +1,9 @@
 """Searching: the right hits, filters and outputs, and what a user is told when something is wrong."""
 
 import io
+import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +20,7 @@ from stkd_screen.records import RecordReader
 from stkd_screen.search.build import BuildOptions, build_index
 from stkd_screen.search.hits import NO_HIT, SearchOptions, search
 from stkd_screen.search.index import Index
-from stkd_screen.search.library import Library, Origin
+from stkd_screen.search.library import Library
 from stkd_screen.search.manifest import save_manifest
 from stkd_screen.search.queries import load_encoder, read_queries
 from stkd_screen.search.report import html_report
@@ -310,7 +311,18 @@ def test_an_index_keeps_how_far_off_its_predictions_may_be(tmp_path):
     assert f"<dd>{best['gap_ev']:.2f} ± {best['gap_ev_err']:.2f} eV</dd>" in page
 
 
-def test_an_index_of_before_there_were_expected_errors(toy_index):
-    content = asdict(toy_index.index.manifest.origin)
-    assert content.pop("trust")[-1] == "domain"
-    assert Origin(**content).numbers == content["predictions"]
+def test_an_index_of_before_there_were_expected_errors(toy_index, tmp_path):
+    old = pq.read_table(toy_index.library)
+    kept = [name for name in old.column_names if not name.endswith("_err") and name != "domain"]
+    pq.write_table(old.select(kept), tmp_path / "old.parquet")
+    build_index(Library([tmp_path / "old.parquet"]), tmp_path / "index", BuildOptions())
+    content = json.loads((tmp_path / "index" / "manifest.json").read_text())
+    assert content["origin"].pop("expected_errors") == []
+    (tmp_path / "index" / "manifest.json").write_text(json.dumps(content))
+    index = Index(tmp_path / "index")
+    queries = read_queries("CCO", toy_index.encoder, index.manifest.origin)
+    hits = search(index, queries, SearchOptions(k=1))
+    assert hits["smiles"].to_list() == ["CCO"] and "domain" not in hits.columns
+    assert "±" not in html_report(hits, queries, index.manifest, "old")
+    with pytest.raises(SearchError, match=r"index was made before .* build the index anew with --overwrite"):
+        build_index(Library([toy_index.library]), tmp_path / "index", BuildOptions(add=True))

@@ -32,14 +32,14 @@ class Terminal(Console):
         return super().render_str(printable(text), **options)
 
 
-def metrics_table(metrics: "dict[str, Metrics]", targets: "list[Target]") -> Table:
-    """split -> measures of each target, as a table."""
+def metrics_table(metrics: "dict[str, Metrics]", targets: "list[Target]", of: str = "split") -> Table:
+    """split, or whatever `of` calls it -> measures of each target, as a table."""
     units = {target.full_name: target.unit for target in targets}
     known = {name for by_target in metrics.values() for measures in by_target.values() for name in measures}
     shown = {name: heading for name, heading in MEASURES.items() if name in known}
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("target", "split"):
-        table.add_column(heading)
+    for heading in ("target", of):
+        table.add_column(heading, no_wrap=True)
     for heading in (*shown.values(), "unit", "molecules"):
         table.add_column(heading, justify="left" if heading == "unit" else "right")
     for split, by_target in metrics.items():
@@ -64,31 +64,6 @@ def intervals_table(intervals: "dict[str, dict[str, dict[str, float]]]", targets
             figures = [_figure(measures[key]) for key in ("width", "score", "constant_score")]
             inside = f"{measures['covered']:.1%}"
             table.add_row(name, split, inside, *figures, units[name], f"{measures['n']:,}")
-    return table
-
-
-def kinds_table(kinds: "dict[str, Metrics]", split: str, targets: "list[Target]") -> Table:
-    """What `errors_by_kind` measured of a split, as a table: mean absolute errors, and the molecules of each
-    level; for classes the area under the curve."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(f"MAE, {split}", no_wrap=True)
-    names: list[list[str]] = []  # of the targets of each level
-    for level in dict.fromkeys(target.level for target in targets):
-        of_level = [target.full_name for target in targets if target.level == level]
-        names.append([name for name in of_level if any(name in metrics for metrics in kinds.values())])
-        for name in names[-1]:
-            table.add_column(name, justify="right")
-        if names[-1]:
-            table.add_column("molecules", justify="right")
-    for kind, metrics in kinds.items():
-        cells = []
-        for of_level in names:
-            measured = [metrics.get(name, {}) for name in of_level]
-            cells += [_figure(each.get("mae", each.get("auc", math.nan))) for each in measured]
-            if of_level:
-                molecules = max(each.get("n", 0) for each in measured)
-                cells.append(f"{molecules:,}" if molecules else "")
-        table.add_row(kind, *cells)
     return table
 
 

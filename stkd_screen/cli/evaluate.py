@@ -61,7 +61,6 @@ def evaluate(
     from stkd_screen.cli.display import (
         Terminal,
         intervals_table,
-        kinds_table,
         metrics_table,
         worst_table,
         writings_table,
@@ -109,7 +108,7 @@ def evaluate(
                 tables.append(intervals_table(intervals, targets))
         if by_kind:
             measured["kinds"] = errors_by_kind(predicted, targets, labelled, splits)
-            tables += [kinds_table(kinds, split, targets) for split, kinds in measured["kinds"].items()]
+            tables += [metrics_table(kinds, targets, split) for split, kinds in measured["kinds"].items()]
         if worst:
             measured["worst"] = furthest_off(predicted, targets, labelled, splits, worst)
             tables.append(worst_table(measured["worst"], targets))

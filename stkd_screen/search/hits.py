@@ -52,8 +52,8 @@ def search(index: Index, queries: Queries, options: SearchOptions) -> pl.DataFra
 
     Returns:
         Columns query, query_id, query_smiles, rank (from 1), id, smiles, cosine, tanimoto (null where RDKit
-        cannot read either molecule), the predictions and `warned` of the index, error. A query without a hit
-        has one row, whose `error` says why.
+        cannot read either molecule), the numbers (`Origin`) and `warned` of the index, error. A query
+        without a hit has one row, whose `error` says why.
 
     Raises:
         SearchError: the options do not fit the index.

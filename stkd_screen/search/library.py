@@ -33,12 +33,12 @@ class Origin:
     width: int  # of the embedding
     predictions: list[str]  # names of the prediction columns: homo_ev, lumo_ev, gap_ev
     # How far off they may be: homo_ev_err and so on, and `domain`. An old index has none.
-    trust: list[str] = field(default_factory=list)
+    expected_errors: list[str] = field(default_factory=list)
 
     @property
     def numbers(self) -> list[str]:
         """Names of all columns of numbers that an index keeps."""
-        return [*self.predictions, *self.trust]
+        return [*self.predictions, *self.expected_errors]
 
     def schema(self) -> pa.Schema:
         """Columns that an index keeps of each molecule."""
@@ -124,13 +124,19 @@ def check_same_origin(origin: Origin, name: str, other: Origin, other_name: str)
             f"{name} holds vectors of model {describe_model(origin)}, {other_name} those of "
             f"{describe_model(other)}; vectors of two models cannot be compared: embed both with one model"
         )
-    for what in ("level", "largest_fragment", "predictions", "trust"):
+    for what in ("level", "largest_fragment", "predictions"):
         mine, theirs = getattr(origin, what), getattr(other, what)
         if mine != theirs:
             raise SearchError(
                 f"{name} was embedded with {what} {mine}, {other_name} with {theirs}; "
                 "embed both with the same options, or index them apart"
             )
+    if origin.expected_errors != other.expected_errors:
+        old = name if len(origin.expected_errors) < len(other.expected_errors) else other_name
+        raise SearchError(
+            f"{old} was made before predictions had expected errors; embed its molecules anew, and build the "
+            "index anew with --overwrite"
+        )
 
 
 def describe_model(origin: Origin) -> str:
@@ -207,7 +213,7 @@ def _describe(path: Path) -> tuple[Origin, int]:
     if manifest := manifest_in(metadata, path):  # a part of a folder has no manifest of its own
         _warn_of_fault(path, manifest)
     predictions = [name for name in schema.names if name in about["units"]]
-    trust = [*(f"{name}_err" for name in predictions), "domain"]
+    expected_errors = [*(f"{name}_err" for name in predictions), "domain"]
     origin = Origin(
         model=about["model"],
         model_sha256=about["model_sha256"],
@@ -215,7 +221,7 @@ def _describe(path: Path) -> tuple[Origin, int]:
         largest_fragment=about["largest_fragment"],
         width=schema.field("embedding").type.list_size,
         predictions=predictions,
-        trust=[name for name in trust if name in schema.names],
+        expected_errors=[name for name in expected_errors if name in schema.names],
     )
     return origin, metadata.num_rows
 

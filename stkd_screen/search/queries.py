@@ -22,7 +22,7 @@ from stkd_screen.search.library import Origin, describe_model, normalised
 class Queries:
     """Q query molecules, in input order."""
 
-    about: pl.DataFrame  # (Q rows) query (from 1), query_id, query_smiles, predictions, warned, error
+    about: pl.DataFrame  # (Q rows) query (from 1), query_id, query_smiles, numbers (`Origin`), warned, error
     vectors: np.ndarray  # (Q, D) float32 of unit length; zero where `error` says why there is none
 
     @property

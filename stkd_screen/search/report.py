@@ -79,9 +79,10 @@ def html_report(hits: pl.DataFrame, queries: Queries, manifest: Manifest, index_
         for query in queries.about.iter_rows(named=True)
     ]
     origin = manifest.origin
+    intervals = "± 90% interval, " if origin.expected_errors else ""
     subtitle = (
         f"index {index_name}: {manifest.rows:,} molecules, embedded with model {origin.model}; energies at "
-        f"level {origin.level}, ± 90% interval, * where `embed` gave a warning. "
+        f"level {origin.level}, {intervals}* where `embed` gave a warning. "
         "Highlighted: the largest substructure shared with the query."
     )
     return PAGE.format(

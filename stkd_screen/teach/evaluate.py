@@ -92,8 +92,9 @@ def predictions(
         splits: those to predict.
 
     Raises:
-        TrainingError: a split is unknown.
+        TrainingError: a split is unknown, model and data share no target, or their units differ.
     """
+    labels_of(targets, data)  # before a long computation
     unknown = set(splits) - set(SPLITS)
     if unknown:
         raise TrainingError(f"no split {', '.join(sorted(unknown))}; splits: {', '.join(SPLITS)}")
@@ -106,7 +107,7 @@ def predictions(
 
 
 def evaluate_model(
-    predicted: np.ndarray, targets: Sequence[Target], data: LabelledMolecules, splits: Sequence[str] = SPLITS
+    predicted: np.ndarray, targets: Sequence[Target], data: LabelledMolecules, splits: Sequence[str]
 ) -> dict[str, Metrics]:
     """split -> metrics, for the targets that a model and data share.
 

@@ -1,5 +1,6 @@
 """Where a model errs: its errors by kind of molecule, and the molecules furthest off."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -37,7 +38,7 @@ def kinds_of(molecules: Molecules) -> dict[str, np.ndarray]:
         if number not in _UNNAMED:
             kinds[f"with {ELEMENT_SYMBOLS[number]}"] = holds(element == number)
     return kinds | {
-        "of C and H alone": ~holds(~np.isin(element, _UNNAMED)),
+        "of C and H alone": ~holds(~np.isin(element, (1, 6))),
         "aromatic": holds(molecules.element >= AROMATIC_FLAG),
         "triple bond": has_bond(np.equal(molecules.bond_type, BondType.TRIPLE)),
         "N or O bound to N or O": has_bond(np.all(np.isin(ends, (7, 8)), axis=1)),
@@ -56,18 +57,29 @@ def errors_by_kind(
         targets: of the model.
         data: labelled molecules.
         splits: to be measured.
+
+    Raises:
+        TrainingError: model and data share no target, or their units differ.
     """
     truth, kinds = labels_of(targets, data), kinds_of(data.molecules)
     found: dict[str, dict[str, Metrics]] = {}
     for split in splits:
         of_split = data.rows(split)
         measured = {
-            kind: split_metrics(predicted[rows], truth[rows], targets)
+            kind: _known(split_metrics(predicted[rows], truth[rows], targets))
             for kind, is_of_it in kinds.items()
             if len(rows := of_split[is_of_it[of_split]])
         }
         found[split] = {kind: metrics for kind, metrics in measured.items() if metrics}
     return found
+
+
+def _known(metrics: Metrics) -> Metrics:
+    """Without the measures that few molecules do not have, such as R2 of a single one."""
+    return {
+        name: {key: value for key, value in measures.items() if not math.isnan(value)}
+        for name, measures in metrics.items()
+    }
 
 
 def furthest_off(
@@ -84,7 +96,10 @@ def furthest_off(
         count: molecules of each target and split.
 
     Returns:
-        For each the SMILES, the label, the prediction, and how far off it is.
+        For each the SMILES, and in the unit of the target the label, the prediction, and how far off it is.
+
+    Raises:
+        TrainingError: as in `errors_by_kind`.
     """
     truth = labels_of(targets, data)
     found: dict[str, dict[str, list[dict[str, str | float]]]] = {}
