@@ -170,8 +170,9 @@ def mixed(device: torch.device, most: dict[str, int]) -> Callable:
     return batches
 
 
-def graph_network(kind: str, preset: str, smiles: list[str], device: torch.device) -> Contender:
-    model = GraphNetwork(kind, GRAPH_PRESETS[preset], True, TARGETS)
+def graph_network(name: str, preset: str, smiles: list[str], device: torch.device) -> Contender:
+    kind, _, virtual = name.partition("-")
+    model = GraphNetwork(kind, GRAPH_PRESETS[preset], bool(virtual), TARGETS)
     batches = mixed(device, GRAPHS_AT_ONCE)
     return Contender(model, read_graphs, batches, lambda data, rows: pack_graphs(data, data, rows))
 
@@ -233,8 +234,7 @@ def student(preset: str, smiles: list[str], device: torch.device) -> Contender:
 
 # Of each kind: its presets, "" being none, and what makes it.
 KINDS = {
-    "gcn-vn": (GRAPH_PRESETS, partial(graph_network, "gcn")),
-    "gin-vn": (GRAPH_PRESETS, partial(graph_network, "gin")),
+    **{name: (GRAPH_PRESETS, partial(graph_network, name)) for name in ("gcn", "gin", "gcn-vn", "gin-vn")},
     "graphormer": ({*GRAPHORMER_PRESETS, *shipped_names("teacher")}, graphormer),
     "mlp-ecfp": (MLP_PRESETS, fingerprint_mlp),
     "morgan": ({""}, fingerprint_mlp),

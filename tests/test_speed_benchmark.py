@@ -22,7 +22,7 @@ from speed import ratio, spread, usable_molecules
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMILES = ["CCO", "c1ccccc1C(=O)[O-].[Na+]", "C[C@H](N)C(=O)O", "C", *toy_table()["smiles"][:26]]
 MODELS = ["st-kd:tiny", "st-kd:small", "st-base:tiny", "graphormer:tiny", "mlp-ecfp:tiny", "morgan"]
-GRAPH_MODELS = ["gcn-vn:tiny", "gin-vn:tiny"]
+GRAPH_MODELS = ["gin:tiny", "gcn-vn:tiny", "gin-vn:tiny"]
 
 
 @pytest.fixture(scope="module")
