@@ -76,7 +76,8 @@ All models learned from the same {train:,} labelled molecules ({tables}),
 with the same targets, split and evaluation; the student also from molecules without labels, which its teacher
 answered for.{missing}
 
-Written by `benchmarks/results.py`; how to train the models: [benchmarks](../benchmarks/README.md).
+Written by `benchmarks/results.py`; how to train the models: [benchmarks](../benchmarks/README.md). What each
+loss brings, the paper's table 4: [distill](distill.md#what-is-learned).
 
 {test}
 

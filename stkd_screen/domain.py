@@ -25,8 +25,7 @@ def warnings_of(
     row_of_atom = np.repeat(np.arange(len(counts)), counts)
     heavy = molecules.heavy_atoms()
     net_charge = np.bincount(row_of_atom, molecules.charge, len(counts)).astype(int)
-    single = (molecules.fragments == 1) | largest_fragment
-    zwitterion = molecules.ionic() & (net_charge == 0) & single
+    ionic, unpaired = molecules.ionic(), molecules.unpaired()
     types = atom_types(molecules)
     unknown_atoms = np.flatnonzero(~np.isin(types, labelled_types))
     unknown_types: dict[int, set[str]] = {}
@@ -35,7 +34,7 @@ def warnings_of(
 
     fragments = "only the largest of {} fragments" if largest_fragment else "{} fragments"
     warnings: list[str | None] = [None] * len(counts)
-    suspect = (heavy > max_heavy_atoms) | (net_charge != 0) | zwitterion
+    suspect = (heavy > max_heavy_atoms) | ionic | unpaired
     suspect |= (molecules.fragments > 1) & (counts > 0)
     suspect[list(unknown_types)] = True
     for row in np.flatnonzero(suspect).tolist():
@@ -46,8 +45,10 @@ def warnings_of(
             reasons.append(f"more than {max_heavy_atoms} heavy atoms, larger than any labelled molecule")
         if net_charge[row]:
             reasons.append(f"net charge {net_charge[row]:+d}")
-        elif zwitterion[row]:
-            reasons.append("zwitterion")
+        elif ionic[row]:
+            reasons.append("ions" if molecules.fragments[row] > 1 and not largest_fragment else "zwitterion")
+        if unpaired[row]:
+            reasons.append("unpaired electron")
         if molecules.fragments[row] > 1:
             reasons.append(fragments.format(molecules.fragments[row]))
         warnings[row] = "; ".join(reasons)

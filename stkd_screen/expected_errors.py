@@ -56,7 +56,7 @@ def measures(
     domain: np.ndarray,
     prediction: np.ndarray,
     heavy_atoms: np.ndarray,
-    ionic: np.ndarray,
+    odd: np.ndarray,
 ) -> np.ndarray:
     """What the width of an interval depends on, of R molecules.
 
@@ -68,12 +68,12 @@ def measures(
         domain: (R,), as `ExpectedErrors.domain` gives it.
         prediction: (R, targets) float32 in their units.
         heavy_atoms: (R,).
-        ionic: (R,) bool, see `Molecules.ionic`.
+        odd: (R,) bool, ions, zwitterions and radicals: `Molecules.ionic` or `unpaired`.
 
     Returns:
         (R, 4 + E) float32: the logarithms of how many times the molecule is as large as those of the level,
-        and as far away, both 0 within it, and of the disagreement between levels; of 10 for an ion or a
-        zwitterion, else 0; then the embedding at unit length.
+        and as far away, both 0 within it, and of the disagreement between levels; of 10 for an ion, a
+        zwitterion or a radical, else 0; then the embedding at unit length.
     """
     larger = np.log(np.maximum(heavy_atoms / errors.size, 1))
     farther = np.log(np.maximum(domain, 1))
@@ -81,8 +81,8 @@ def measures(
     with np.errstate(invalid="ignore", over="ignore"):
         length = np.linalg.norm(embedding, axis=1, keepdims=True)
         direction = embedding / np.maximum(length, 1e-12)
-    charged = np.where(ionic, np.log(10), 0)
-    return np.column_stack([larger, farther, apart, charged, direction]).astype(np.float32)
+    oddity = np.where(odd, np.log(10), 0)
+    return np.column_stack([larger, farther, apart, oddity, direction]).astype(np.float32)
 
 
 def disagreement(level: str, targets: Sequence[Target], prediction: np.ndarray) -> np.ndarray:

@@ -112,15 +112,16 @@ def test_levels_choose_the_columns(encoder):
 
 
 def test_warnings_name_what_no_label_covered(encoder):
-    texts = ["CCO", "[Na+].[Cl-]", "C[N+](C)(C)C", "C" * 40, "CC[SeH]", "[NH3+]CC(=O)[O-]", "C[N+](=O)[O-]"]
-    frame = encoder.embed(texts)
+    texts = ["CCO", "[Na+].[Cl-]", "C[N+](C)(C)C", "C" * 40, "CC[SeH]"]
+    frame = encoder.embed([*texts, "[NH3+]CC(=O)[O-]", "C[N+](=O)[O-]", "C[CH]C"])
     assert frame["warning"][0] is None
-    assert frame["warning"][1] == "atoms never seen with a label: [Cl-] [Na+]; 2 fragments"
+    assert frame["warning"][1] == "atoms never seen with a label: [Cl-] [Na+]; ions; 2 fragments"
     assert frame["warning"][2] == "atoms never seen with a label: [N+]; net charge +1"
     assert frame["warning"][3].startswith("more than ")
     assert frame["warning"][4] == "atoms never seen with a label: [SeH]"
     assert frame["warning"][5].endswith("; zwitterion")
     assert "zwitterion" not in frame["warning"][6]  # a nitro group
+    assert frame["warning"][7] == "unpaired electron"
 
 
 def test_largest_fragment_drops_the_counter_ion(encoder):

@@ -25,6 +25,7 @@ SMILES = [
     "[CH2]",
     "*C",
     "CC(C)(C)OOC(C)(C)C",
+    "CC(C)(C)N([O])C",
 ]  # fmt: skip
 
 
@@ -39,8 +40,11 @@ def test_kinds():
     assert of("of C and H alone") == ["C=CC=C", "[CH2]"]
     assert of("aromatic") == ["c1cc[nH]c1", "O=[N+]([O-])c1ccccc1", "Cn1cnc2c1c(=O)n(C)c(=O)n2C"]
     assert of("triple bond") == ["CC#N"]
-    assert of("N or O bound to N or O") == ["O=[N+]([O-])c1ccccc1", "CC(C)(C)OOC(C)(C)C"]
-    assert of("charged atoms") == [s for s in SMILES if "+" in s or "-" in s]
+    assert of("N or O bound to N or O") == ["O=[N+]([O-])c1ccccc1", *SMILES[-2:]]
+    assert of("charges that cancel") == ["O=[N+]([O-])c1ccccc1"]
+    charged = [s for s in SMILES if "+" in s or "-" in s]
+    assert of("ions and zwitterions") == [s for s in charged if "[N+]([O-])" not in s]
+    assert of("unpaired electron") == ["CC(C)(C)N([O])C"]
     assert of("several fragments") == ["[Na+].[Cl-]"]
 
 

@@ -307,7 +307,9 @@ def test_an_index_keeps_how_far_off_its_predictions_may_be(tmp_path):
     near = search(index, queries, SearchOptions(k=3, where="domain < 1.5 and gap_ev_err < 0.5"))
     assert set(near["smiles"]) == set(names[:2])
     best = hits.row(by_predicate=pl.col("smiles") == names[1], named=True)
-    page = html_report(search(index, queries, SearchOptions(k=1)), queries, index.manifest, "few")
+    where = "domain < 1.5 and gap_ev_err < 0.5"
+    page = html_report(near, queries, index.manifest, "few", where)
+    assert "Hits are those where domain &lt; 1.5 and gap_ev_err &lt; 0.5." in page
     assert f"<dd>{best['gap_ev']:.2f} ± {best['gap_ev_err']:.2f} eV</dd>" in page
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rdkit import Chem
 
 from stkd_screen.smiles import (
     AROMATIC_FLAG,
     ELEMENT_SYMBOLS,
     BondType,
+    Molecules,
     ParseError,
     describe_error,
     error_class,
@@ -395,3 +397,24 @@ def test_threads_do_not_share_memory() -> None:
     for result in results:
         for name, array in vars(expected).items():
             np.testing.assert_array_equal(getattr(result, name), array)
+
+
+def packed(smiles: list[str]) -> Molecules:
+    return pretransform(*pack_smiles(smiles))
+
+
+def test_ions_zwitterions_and_salts():
+    ionic = ["C[NH3+]", "[NH3+]CC(=O)[O-]", "[Na+].[Cl-]", "[O-][N+](=O)[O-]", "[N-]=[N+]=[N-]"]
+    assert packed(ionic).ionic().all()
+    assert not packed(["C[N+](=O)[O-]", "CN=[N+]=[N-]", "C[N+]#[C-]", "CC", "", "C("]).ionic().any()
+
+
+def test_unpaired_electrons_are_those_of_rdkit():
+    radicals = ["[CH3]", "C[CH]C", "CN(C)[O]", "[O][O]", "[N]=O", "c1ccccc1[CH2]", "C[S]", "[H]"]
+    others = ["C", "CS(C)=O", "OP(=O)(O)O", "c1cc[nH]c1", "[Fe]", "O=[O+][O-]", "FS(F)(F)(F)(F)F", "CB(O)O"]
+    assert packed(radicals).unpaired().all()
+    assert not packed([*others, "", "C("]).unpaired().any()
+    for smiles in radicals + others:
+        atoms = Chem.MolFromSmiles(smiles).GetAtoms()
+        odd = any(atom.GetNumRadicalElectrons() % 2 for atom in atoms)
+        assert odd == (smiles in radicals)

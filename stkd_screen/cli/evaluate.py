@@ -120,4 +120,5 @@ def evaluate(
     if json_output:
         typer.echo(json.dumps(measured))
     else:
-        Terminal().print(*tables, sep="\n\n")
+        for table in tables:
+            Terminal().print(table, "")

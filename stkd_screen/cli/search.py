@@ -98,7 +98,7 @@ def search(
     if output:
         write_hits(hits, output, raw_csv=raw_csv)
     if html:
-        write_report(html_report(hits, queries, opened.manifest, opened.folder.name), html)
+        write_report(html_report(hits, queries, opened.manifest, opened.folder.name, where), html)
     if not output and not html:
         _print_hits(Terminal(), hits, opened)
     _print_summary(console, hits, opened, seconds, exact)
@@ -110,7 +110,9 @@ def _print_hits(console: "Console", hits: "pl.DataFrame", index: "Index") -> Non
     """One table a query on standard output."""
     from rich.table import Table
 
-    energies = index.manifest.origin.predictions
+    from stkd_screen.search.report import with_error
+
+    energies = [name for name in index.manifest.origin.predictions if hits[name].count()]
     for of_query in hits.partition_by("query", maintain_order=True):
         first = of_query.row(0, named=True)
         title = f"query {first['query']}: {first['query_smiles']} {first['query_id'] or ''}".rstrip()
@@ -126,7 +128,7 @@ def _print_hits(console: "Console", hits: "pl.DataFrame", index: "Index") -> Non
             table.add_column(name, justify="right", no_wrap=True)
         for hit in of_query.iter_rows(named=True):
             values = [_number(hit["cosine"], 3), _number(hit["tanimoto"], 3)]
-            values += [_number(hit[name], 2, "*" if hit["warned"] else "") for name in energies]
+            values += [with_error(hit, name) + ("*" if hit["warned"] else "") for name in energies]
             table.add_row(str(hit["rank"]), hit["id"] or "", hit["smiles"], *values)
         console.print(table)
         console.print()
@@ -176,5 +178,5 @@ def _counted(number: int, one: str, more: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else more or one + 's'}"
 
 
-def _number(value: float | None, digits: int, mark: str = "") -> str:
-    return "-" if value is None else f"{value:.{digits}f}{mark}"
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

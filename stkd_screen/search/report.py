@@ -65,13 +65,16 @@ dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; }
 """
 
 
-def html_report(hits: pl.DataFrame, queries: Queries, manifest: Manifest, index_name: str) -> str:
+def html_report(
+    hits: pl.DataFrame, queries: Queries, manifest: Manifest, index_name: str, where: str | None = None
+) -> str:
     """The page. Every value is escaped, and no script would run on it.
 
     Args:
         hits: as `search` gives them.
         queries: the queries that they belong to.
         manifest, index_name: of the index.
+        where: the condition that the hits meet.
     """
     by_query = hits.partition_by("query", as_dict=True, maintain_order=True)
     sections = [
@@ -84,6 +87,7 @@ def html_report(hits: pl.DataFrame, queries: Queries, manifest: Manifest, index_
         f"index {index_name}: {manifest.rows:,} molecules, embedded with model {origin.model}; energies at "
         f"level {origin.level}, {intervals}* where `embed` gave a warning. "
         "Highlighted: the largest substructure shared with the query."
+        f"{f' Hits are those where {where}.' if where else ''}"
     )
     return PAGE.format(
         title=f"Molecules most like {len(sections)} quer{'y' if len(sections) == 1 else 'ies'}",
@@ -123,15 +127,21 @@ def _picture(smiles: str, query_smiles: str | None = None) -> str:
 
 def _energies(row: dict, manifest: Manifest, warned: bool) -> list[tuple[str, str]]:
     return [
-        (name.removesuffix("_ev"), _energy(row[name], row.get(f"{name}_err"), name.endswith("_ev"), warned))
+        (
+            name.removesuffix("_ev"),
+            f"{with_error(row, name)}{' eV' if name.endswith('_ev') else ''}{' *' if warned else ''}",
+        )
         for name in manifest.origin.predictions
         if row[name] is not None
     ]
 
 
-def _energy(value: float, error: float | None, in_ev: bool, warned: bool) -> str:
-    half_width = "" if error is None else f" ± {error:.2f}"
-    return f"{value:.2f}{half_width}{' eV' if in_ev else ''}{' *' if warned else ''}"
+def with_error(row: dict, name: str) -> str:
+    """A prediction of a row with its expected error, where there is one: 6.13 ± 0.32."""
+    value, error = row[name], row.get(f"{name}_err")
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if error is None else f"{value:.2f} ± {error:.2f}"
 
 
 def _number(value: float | None, digits: int) -> str:

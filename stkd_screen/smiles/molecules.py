@@ -5,8 +5,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stkd_screen.smiles.elements import AROMATIC_FLAG
+from stkd_screen.smiles.elements import AROMATIC_FLAG, BondType
 from stkd_screen.smiles.rows import Options, read_rows
+
+# By atomic number; 0 for metals and the wildcard.
+_OUTER_ELECTRONS = np.zeros(128, np.int64)
+for _first in (5, 13, 31, 49):  # B, Al, Ga and In, to the halogens
+    _OUTER_ELECTRONS[_first : _first + 5] = range(3, 8)
+_OUTER_ELECTRONS[1] = 1
 
 
 @dataclass(frozen=True)
@@ -35,22 +41,38 @@ class Molecules:
 
     def heavy_atoms(self) -> np.ndarray:
         """Atoms of each row that are neither hydrogen nor the wildcard. (R,) int64."""
-        heavy = (self.element & (AROMATIC_FLAG - 1)) > 1
-        before = np.concatenate([[0], np.cumsum(heavy, dtype=np.int64)])  # (N + 1,) heavy atoms before each
-        return np.diff(before[self.atom_offsets])
+        return self._sums((self.element & (AROMATIC_FLAG - 1)) > 1)
 
     def ionic(self) -> np.ndarray:
-        """Rows with an atom whose charge no neighbour makes up for: ions and zwitterions, not nitro groups.
-
-        (R,) bool.
+        """Rows that are ions, or have an atom whose charge no neighbour makes up for: zwitterions and salts,
+        not nitro groups. (R,) bool.
         """
-        owner = np.repeat(np.arange(len(self)), np.diff(self.bond_offsets))
-        ends = self.bond_atoms + self.atom_offsets[owner][:, None]  # (M, 2)
+        ends = self.bond_ends()
         charge = self.charge[ends].astype(np.int32)
         free = self.charge != 0
         free[ends[charge[:, 0] * charge[:, 1] < 0]] = False
-        before = np.concatenate([[0], np.cumsum(free, dtype=np.int64)])
-        return np.diff(before[self.atom_offsets]) > 0
+        return (self._sums(free) > 0) | (self._sums(self.charge) != 0)
+
+    def unpaired(self) -> np.ndarray:
+        """Rows with an unpaired electron on a main-group atom that has no aromatic bond. (R,) bool."""
+        ends = self.bond_ends()
+        electrons = _OUTER_ELECTRONS[self.element & (AROMATIC_FLAG - 1)]
+        bonds = np.zeros(len(self.element), np.int64)
+        order = np.where(self.bond_type <= BondType.QUADRUPLE, self.bond_type, 0)
+        np.add.at(bonds, ends, order[:, None])
+        known = electrons > 0
+        known[ends[self.bond_type > BondType.QUADRUPLE]] = False
+        return self._sums(known & ((electrons - self.charge - bonds - self.hydrogens) % 2 != 0)) > 0
+
+    def bond_ends(self) -> np.ndarray:
+        """(M, 2) the atoms of each bond, counted through all rows."""
+        owner = np.repeat(np.arange(len(self)), np.diff(self.bond_offsets))
+        return self.bond_atoms + self.atom_offsets[owner][:, None]
+
+    def _sums(self, of_atoms: np.ndarray) -> np.ndarray:
+        """(N,) -> (R,): the sum over the atoms of each row."""
+        before = np.concatenate([[0], np.cumsum(of_atoms, dtype=np.int64)])
+        return np.diff(before[self.atom_offsets])
 
 
 def pack_smiles(smiles: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -31,11 +31,11 @@ class _Answers:
     embedding: np.ndarray  # (M, E)
     prediction: np.ndarray  # (M, targets) in their units
     heavy_atoms: np.ndarray  # (M,)
-    ionic: np.ndarray  # (M,) bool
+    odd: np.ndarray  # (M,) bool, see `measures`
 
     def measures(self, errors: ExpectedErrors, level: str, weights: Weights) -> np.ndarray:
         targets, domain = weights.targets, errors.domain(self.embedding)
-        of_molecules = self.heavy_atoms, self.ionic
+        of_molecules = self.heavy_atoms, self.odd
         return measures(errors, level, targets, self.embedding, domain, self.prediction, *of_molecules)
 
     def off(self, k: int, label: int) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +120,8 @@ def _answers(weights: Weights, data: LabelledMolecules, truth: np.ndarray, rows:
     finite = np.isfinite(standardised).all(1) & np.isfinite(embedding).all(1)
     order = order[finite]
     prediction = in_units(standardised[finite], weights.targets)
-    of_molecules = data.molecules.heavy_atoms()[order], data.molecules.ionic()[order]
+    odd = data.molecules.ionic() | data.molecules.unpaired()
+    of_molecules = data.molecules.heavy_atoms()[order], odd[order]
     return _Answers(truth[order], embedding[finite], prediction, *of_molecules)
 
 

@@ -21,7 +21,7 @@ def kinds_of(molecules: Molecules) -> dict[str, np.ndarray]:
     owner = np.repeat(np.arange(len(molecules)), np.diff(molecules.atom_offsets))
     owner_of_bond = np.repeat(np.arange(len(molecules)), np.diff(molecules.bond_offsets))
     element = molecules.element & (AROMATIC_FLAG - 1)
-    ends = element[molecules.bond_atoms + molecules.atom_offsets[owner_of_bond][:, None]]  # (M, 2)
+    ends = element[molecules.bond_ends()]  # (M, 2)
 
     def holds(atoms: np.ndarray) -> np.ndarray:
         return np.bincount(owner[atoms], minlength=len(molecules)) > 0
@@ -29,6 +29,7 @@ def kinds_of(molecules: Molecules) -> dict[str, np.ndarray]:
     def has_bond(bonds: np.ndarray) -> np.ndarray:
         return np.bincount(owner_of_bond[bonds], minlength=len(molecules)) > 0
 
+    ionic = molecules.ionic()
     kinds = {}
     for fewest, above in pairwise(SIZES):
         size = f"{fewest}" if above == fewest + 1 else f"{fewest} to {above - 1}"
@@ -42,7 +43,9 @@ def kinds_of(molecules: Molecules) -> dict[str, np.ndarray]:
         "aromatic": holds(molecules.element >= AROMATIC_FLAG),
         "triple bond": has_bond(np.equal(molecules.bond_type, BondType.TRIPLE)),
         "N or O bound to N or O": has_bond(np.all(np.isin(ends, (7, 8)), axis=1)),
-        "charged atoms": holds(molecules.charge != 0),
+        "ions and zwitterions": ionic,
+        "charges that cancel": holds(molecules.charge != 0) & ~ionic,
+        "unpaired electron": molecules.unpaired(),
         "several fragments": molecules.fragments > 1,
     }
 
