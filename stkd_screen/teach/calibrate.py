@@ -31,11 +31,12 @@ class _Answers:
     embedding: np.ndarray  # (M, E)
     prediction: np.ndarray  # (M, targets) in their units
     heavy_atoms: np.ndarray  # (M,)
-    odd: np.ndarray  # (M,) bool, see `measures`
+    ionic: np.ndarray  # (M,) bool
+    unpaired: np.ndarray  # (M,) bool
 
     def measures(self, errors: ExpectedErrors, level: str, weights: Weights) -> np.ndarray:
         targets, domain = weights.targets, errors.domain(self.embedding)
-        of_molecules = self.heavy_atoms, self.odd
+        of_molecules = self.heavy_atoms, self.ionic, self.unpaired
         return measures(errors, level, targets, self.embedding, domain, self.prediction, *of_molecules)
 
     def off(self, k: int, label: int) -> tuple[np.ndarray, np.ndarray]:
@@ -120,8 +121,8 @@ def _answers(weights: Weights, data: LabelledMolecules, truth: np.ndarray, rows:
     finite = np.isfinite(standardised).all(1) & np.isfinite(embedding).all(1)
     order = order[finite]
     prediction = in_units(standardised[finite], weights.targets)
-    odd = data.molecules.ionic() | data.molecules.unpaired()
-    of_molecules = data.molecules.heavy_atoms()[order], odd[order]
+    m = data.molecules
+    of_molecules = m.heavy_atoms()[order], m.ionic()[order], m.unpaired()[order]
     return _Answers(truth[order], embedding[finite], prediction, *of_molecules)
 
 
@@ -202,11 +203,11 @@ def _fitted(
 
 
 def _log_linear_scale(given: np.ndarray, off: np.ndarray, weight: np.ndarray, ridge: float) -> np.ndarray:
-    """Coefficients (4 + E,) of the logarithm of the scale at which errors `off` are likeliest, if they are
+    """Coefficients (5 + E,) of the logarithm of the scale at which errors `off` are likeliest, if they are
     Laplace-distributed.
 
     What makes a molecule unusual cannot make its interval narrower, and the interval grows in proportion to
-    it at most: the coefficients of the four measures, which are logarithms, lie between 0 and 1. Few valid
+    it at most: the coefficients of the five measures, which are logarithms, lie between 0 and 1. Few valid
     molecules are unusual; without bounds the fit to them would run away where there are none.
     """
     x, r, w = (torch.from_numpy(array) for array in (given - given.mean(0), off.astype(np.float64), weight))
