@@ -271,17 +271,20 @@ def figure_page(folders: list[Path], speed: dict[str, Any], picture: Path) -> st
         speed["figures"].get(timed_as(folder, config), {}).get("ms", {}).get("one_process")
         for folder, config in zip(folders, configs, strict=True)
     ]
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
     for axes, target in zip(figure.subplots(1, 2), ("qm9.gap", "pcqm.gap"), strict=True):
         for config, time in zip(configs, times, strict=True):
             error = config["metrics"].get("test", {}).get(target, {}).get("mae")
             if time and error:
                 kind = kind_of(config)
-                axes.plot(time, error, "o", color="C3" if kind == "st-kd" else "C0")
-                axes.annotate(NAMES[kind], (time, error), (6, 4), textcoords="offset points", fontsize=9)
-        axes.set(xscale="log", xlabel="ms a molecule, from SMILES", ylabel=f"MAE of {TARGETS[target]}, eV")
-        axes.margins(0.2, 0.1)
-        axes.grid(alpha=0.3, which="both")
+                marker, size = ("*", 14) if kind == "st-kd" else ("o", 7)
+                axes.plot(time, error, marker, markersize=size, label=NAMES[kind])
+        axes.set(xlabel="ms a molecule, from SMILES", ylabel=f"MAE of {TARGETS[target]}, eV")
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center")
     with whole(picture) as file:
         figure.savefig(file, dpi=120, format="png")
     machine = speed["machine"]
