@@ -123,6 +123,10 @@ as in the tables above. Down and to the left is better.{missing}
 """
 
 
+def config_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+
 def kind_of(config: dict[str, Any]) -> str:
     """The key of a model in PAPER."""
     if config["kind"] == "baseline":
@@ -162,7 +166,7 @@ def page(folders: list[Path]) -> str:
     Raises:
         StkdError: models that did not learn from the same labelled rows.
     """
-    configs = [json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in folders]
+    configs = [config_of(folder) for folder in folders]
     tables = [labelled_tables(config) for config in configs]
     for folder, other in zip(folders, tables, strict=True):
         if other != tables[0]:
@@ -193,7 +197,7 @@ def fine_tuned_pages(folder: Path) -> str:
     """
     runs: dict[str, dict[str, list[dict[str, Any]]]] = {}  # table -> model -> configurations
     for path in sorted(folder.glob("*/*-*/config.json")):
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = config_of(path.parent)
         if "test" in config["metrics"]:
             model = MLP if config["kind"] == "baseline" else SMALL
             of_table = runs.setdefault(path.parents[1].name, {MLP: [], SMALL: []})
@@ -266,7 +270,7 @@ def figure_page(folders: list[Path], speed: dict[str, Any], picture: Path) -> st
     """The section of the figure, which is drawn; it names the models that were not timed."""
     from matplotlib.figure import Figure
 
-    configs = [json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in folders]
+    configs = [config_of(folder) for folder in folders]
     times = [
         speed["figures"].get(timed_as(folder, config), {}).get("ms", {}).get("one_process")
         for folder, config in zip(folders, configs, strict=True)

@@ -24,8 +24,8 @@ def warnings_of(
     counts = np.diff(molecules.atom_offsets)
     row_of_atom = np.repeat(np.arange(len(counts)), counts)
     heavy = molecules.heavy_atoms()
-    net_charge = np.bincount(row_of_atom, molecules.charge, len(counts)).astype(int)
-    ionic, unpaired = molecules.ionic(), molecules.unpaired()
+    net_charge = molecules.sums(molecules.charge)
+    ionic, unpaired = molecules.ionic, molecules.unpaired
     types = atom_types(molecules)
     unknown_atoms = np.flatnonzero(~np.isin(types, labelled_types))
     unknown_types: dict[int, set[str]] = {}

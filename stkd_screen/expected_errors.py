@@ -27,9 +27,8 @@ class ExpectedErrors:
     """Of one level of theory. E is the width of the embedding, C the number of regions."""
 
     regions: np.ndarray  # (C, E) float32 centres of the labelled training molecules, as embeddings
-    radius: (
-        np.ndarray | np.floating
-    )  # () float32 distance to the nearest centre that 95% of the valid molecules keep
+    # () float32 distance to the nearest centre that 95% of the valid molecules keep
+    radius: np.ndarray | np.floating
     size: np.ndarray | np.floating  # () float32 heavy atoms that 95% of the valid molecules do not exceed
     coefficients: np.ndarray  # (5 + E,) float32 of `measures`, in the logarithm of the half-width
     factors: np.ndarray  # (targets of the level,) float32 half-width where all measures are 0, or NaN

@@ -171,7 +171,7 @@ def _expected(
     if errors is None:
         return half_widths, half_widths[:, 0]
     domain = errors.domain(embedding)
-    of_molecules = molecules.heavy_atoms(), molecules.ionic(), molecules.unpaired()
+    of_molecules = molecules.heavy_atoms(), molecules.ionic, molecules.unpaired
     given = measures(errors, level, weights.targets, embedding, domain, prediction, *of_molecules)
     half_widths[:, of_level(weights.targets, level)] = errors.half_widths(given)
     return half_widths, domain

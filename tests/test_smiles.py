@@ -405,15 +405,15 @@ def packed(smiles: list[str]) -> Molecules:
 
 def test_ions_zwitterions_and_salts():
     ionic = ["C[NH3+]", "[NH3+]CC(=O)[O-]", "[Na+].[Cl-]", "[O-][N+](=O)[O-]", "[N-]=[N+]=[N-]"]
-    assert packed(ionic).ionic().all()
-    assert not packed(["C[N+](=O)[O-]", "CN=[N+]=[N-]", "C[N+]#[C-]", "CC", "", "C("]).ionic().any()
+    assert packed(ionic).ionic.all()
+    assert not packed(["C[N+](=O)[O-]", "CN=[N+]=[N-]", "C[N+]#[C-]", "CC", "", "C("]).ionic.any()
 
 
 def test_unpaired_electrons_are_those_of_rdkit():
     radicals = ["[CH3]", "C[CH]C", "CN(C)[O]", "[O][O]", "[N]=O", "c1ccccc1[CH2]", "C[S]", "[H]"]
     others = ["C", "CS(C)=O", "OP(=O)(O)O", "c1cc[nH]c1", "[Fe]", "O=[O+][O-]", "FS(F)(F)(F)(F)F", "CB(O)O"]
-    assert packed(radicals).unpaired().all()
-    assert not packed([*others, "", "C("]).unpaired().any()
+    assert packed(radicals).unpaired.all()
+    assert not packed([*others, "", "C("]).unpaired.any()
     for smiles in radicals + others:
         atoms = Chem.MolFromSmiles(smiles).GetAtoms()
         odd = any(atom.GetNumRadicalElectrons() % 2 for atom in atoms)

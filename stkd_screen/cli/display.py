@@ -1,6 +1,7 @@
 """What a run looks like while it goes on, and its tables at the end."""
 
 import math
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +38,8 @@ def metrics_table(metrics: "dict[str, Metrics]", targets: "list[Target]", of: st
     units = {target.full_name: target.unit for target in targets}
     known = {name for by_target in metrics.values() for measures in by_target.values() for name in measures}
     shown = {name: heading for name, heading in MEASURES.items() if name in known}
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("target", of):
-        table.add_column(heading, no_wrap=True)
-    for heading in (*shown.values(), "unit", "molecules"):
-        table.add_column(heading, justify="left" if heading == "unit" else "right")
+    table = _table(("target", of), [*shown.values()], no_wrap=True)
+    table.add_column("molecules", justify="right")
     for split, by_target in metrics.items():
         for name, measures in by_target.items():
             figures = [_figure(measures.get(key, math.nan)) for key in shown]
@@ -52,12 +50,7 @@ def metrics_table(metrics: "dict[str, Metrics]", targets: "list[Target]", of: st
 def intervals_table(intervals: "dict[str, dict[str, dict[str, float]]]", targets: "list[Target]") -> Table:
     """What `interval_metrics` measured, as a table."""
     units = {target.full_name: target.unit for target in targets}
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("target", "split"):
-        table.add_column(heading)
-    for heading in ("inside", "half-width", "score", "constant"):
-        table.add_column(heading, justify="right")
-    table.add_column("unit")
+    table = _table(("target", "split"), ("inside", "half-width", "score", "constant"))
     table.add_column("molecules", justify="right")
     for split, by_target in intervals.items():
         for name, measures in by_target.items():
@@ -70,12 +63,7 @@ def intervals_table(intervals: "dict[str, dict[str, dict[str, float]]]", targets
 def worst_table(worst: "dict[str, dict[str, list[dict]]]", targets: "list[Target]") -> Table:
     """The molecules that `furthest_off` found, as a table."""
     units = {target.full_name: target.unit for target in targets}
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("target", "split"):
-        table.add_column(heading)
-    for heading in ("label", "predicted", "off"):
-        table.add_column(heading, justify="right")
-    table.add_column("unit")
+    table = _table(("target", "split"), ("label", "predicted", "off"))
     table.add_column("molecule", overflow="fold")
     for split, by_target in worst.items():
         for name, molecules in by_target.items():
@@ -87,16 +75,23 @@ def worst_table(worst: "dict[str, dict[str, list[dict]]]", targets: "list[Target
 
 def writings_table(spread: "dict[str, dict[str, float]]", targets: "list[Target]") -> Table:
     """What `spread_over_writings` measured, as a table."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("target")
-    for heading in ("random orders", "95%", "Kekulé"):
-        table.add_column(heading, justify="right")
-    table.add_column("unit")
+    table = _table(("target",), ("random orders", "95%", "Kekulé"))
     table.add_column("molecules", justify="right")
     for target in targets:
         measures = spread[target.full_name]
         figures = [_figure(measures[key]) for key in ("random", "random_95", "kekule")]
         table.add_row(target.full_name, *figures, target.unit, f"{measures['n']:,}")
+    return table
+
+
+def _table(names: Sequence[str], figures: Sequence[str], *, no_wrap: bool = False) -> Table:
+    """An empty table whose columns are names, figures, and the unit of these."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in names:
+        table.add_column(heading, no_wrap=no_wrap)
+    for heading in figures:
+        table.add_column(heading, justify="right")
+    table.add_column("unit")
     return table
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -41,8 +42,9 @@ class Molecules:
 
     def heavy_atoms(self) -> np.ndarray:
         """Atoms of each row that are neither hydrogen nor the wildcard. (R,) int64."""
-        return self._sums((self.element & (AROMATIC_FLAG - 1)) > 1)
+        return self.sums((self.element & (AROMATIC_FLAG - 1)) > 1)
 
+    @cached_property
     def ionic(self) -> np.ndarray:
         """Rows that are ions, or have an atom whose charge no neighbour makes up for: zwitterions and salts,
         not nitro groups. (R,) bool.
@@ -51,25 +53,25 @@ class Molecules:
         charge = self.charge[ends].astype(np.int32)
         free = self.charge != 0
         free[ends[charge[:, 0] * charge[:, 1] < 0]] = False
-        return (self._sums(free) > 0) | (self._sums(self.charge) != 0)
+        return (self.sums(free) > 0) | (self.sums(self.charge) != 0)
 
+    @cached_property
     def unpaired(self) -> np.ndarray:
         """Rows with an unpaired electron on a main-group atom that has no aromatic bond. (R,) bool."""
         ends = self.bond_ends()
         electrons = _OUTER_ELECTRONS[self.element & (AROMATIC_FLAG - 1)]
-        bonds = np.zeros(len(self.element), np.int64)
-        order = np.where(self.bond_type <= BondType.QUADRUPLE, self.bond_type, 0)
-        np.add.at(bonds, ends, order[:, None])
         known = electrons > 0
         known[ends[self.bond_type > BondType.QUADRUPLE]] = False
-        return self._sums(known & ((electrons - self.charge - bonds - self.hydrogens) % 2 != 0)) > 0
+        of_odd_order = np.isin(self.bond_type, (BondType.SINGLE, BondType.TRIPLE))
+        odd_bonds = np.bincount(ends[of_odd_order].ravel(), minlength=len(electrons))
+        return self.sums(known & ((electrons - self.charge - odd_bonds - self.hydrogens) & 1 == 1)) > 0
 
     def bond_ends(self) -> np.ndarray:
         """(M, 2) the atoms of each bond, counted through all rows."""
         owner = np.repeat(np.arange(len(self)), np.diff(self.bond_offsets))
         return self.bond_atoms + self.atom_offsets[owner][:, None]
 
-    def _sums(self, of_atoms: np.ndarray) -> np.ndarray:
+    def sums(self, of_atoms: np.ndarray) -> np.ndarray:
         """(N,) -> (R,): the sum over the atoms of each row."""
         before = np.concatenate([[0], np.cumsum(of_atoms, dtype=np.int64)])
         return np.diff(before[self.atom_offsets])

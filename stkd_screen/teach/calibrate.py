@@ -122,7 +122,7 @@ def _answers(weights: Weights, data: LabelledMolecules, truth: np.ndarray, rows:
     order = order[finite]
     prediction = in_units(standardised[finite], weights.targets)
     m = data.molecules
-    of_molecules = m.heavy_atoms()[order], m.ionic()[order], m.unpaired()[order]
+    of_molecules = m.heavy_atoms()[order], m.ionic[order], m.unpaired[order]
     return _Answers(truth[order], embedding[finite], prediction, *of_molecules)
 
 

@@ -81,7 +81,7 @@ def predictions(
     predict: Callable[[np.ndarray], np.ndarray],
     targets: Sequence[Target],
     data: LabelledMolecules,
-    splits: Sequence[str] = SPLITS,
+    splits: Sequence[str],
 ) -> np.ndarray:
     """(R, targets) float32 in the units of the targets, NaN for the molecules of other splits.
 

@@ -71,8 +71,7 @@ class Graphs:
         """
         weights = np.random.default_rng(0).integers(1, 2**63, len(ATOM_FEATURES), np.uint64)
         atoms = mix((self.atom_features * weights).sum(axis=1, dtype=np.uint64))
-        owner = np.repeat(np.arange(len(molecules)), np.diff(molecules.bond_offsets))
-        u, v = (molecules.bond_atoms + molecules.atom_offsets[owner][:, None]).T
+        u, v = molecules.bond_ends().T
         bonds = mix(self.bond_features.astype(np.uint64) + np.uint64(1))
         for _ in range(rounds):
             gathered = np.zeros_like(atoms)

@@ -17,19 +17,17 @@ _UNNAMED = (0, 1, 6)  # wildcard, hydrogen and carbon tell no molecules apart
 
 def kinds_of(molecules: Molecules) -> dict[str, np.ndarray]:
     """Name -> which of R molecules are of that kind, (R,) bool; a molecule is of several."""
-    heavy = molecules.heavy_atoms()
-    owner = np.repeat(np.arange(len(molecules)), np.diff(molecules.atom_offsets))
+    heavy, ionic = molecules.heavy_atoms(), molecules.ionic
     owner_of_bond = np.repeat(np.arange(len(molecules)), np.diff(molecules.bond_offsets))
     element = molecules.element & (AROMATIC_FLAG - 1)
     ends = element[molecules.bond_ends()]  # (M, 2)
 
     def holds(atoms: np.ndarray) -> np.ndarray:
-        return np.bincount(owner[atoms], minlength=len(molecules)) > 0
+        return molecules.sums(atoms) > 0
 
     def has_bond(bonds: np.ndarray) -> np.ndarray:
         return np.bincount(owner_of_bond[bonds], minlength=len(molecules)) > 0
 
-    ionic = molecules.ionic()
     kinds = {}
     for fewest, above in pairwise(SIZES):
         size = f"{fewest}" if above == fewest + 1 else f"{fewest} to {above - 1}"
@@ -45,7 +43,7 @@ def kinds_of(molecules: Molecules) -> dict[str, np.ndarray]:
         "N or O bound to N or O": has_bond(np.all(np.isin(ends, (7, 8)), axis=1)),
         "ions and zwitterions": ionic,
         "charges that cancel": holds(molecules.charge != 0) & ~ionic,
-        "unpaired electron": molecules.unpaired(),
+        "unpaired electron": molecules.unpaired,
         "several fragments": molecules.fragments > 1,
     }
 
