@@ -466,6 +466,20 @@ def test_a_target_of_another_unit_starts_anew(distilled_folder):
         assert same == kept
 
 
+def test_a_teacher_may_go_on_from_another_and_learn_more_targets(data, teacher, teacher_folder, tmp_path):
+    more = table(smiles_of(range(1, 5)), [RING, POLAR, WEIGHT])
+    config = TeachConfig(
+        preset="slim", start=str(teacher_folder), epochs=1, batch_size=16, learning_rate=1e-6
+    )
+    taught = teach(more, config, tmp_path)
+    assert taught.model.config == replace(teacher.model.config, targets=3)
+    assert [taught.targets[2], taught.targets[1]] == teacher.targets
+    for name, measures in teacher.metrics["valid"].items():
+        assert taught.training["before"][name] == pytest.approx(measures, rel=1e-5)
+    types = teacher.coverage.atom_types["toy"]
+    assert np.isin(types, taught.coverage.atom_types["toy"]).all()
+
+
 def test_distilling_may_go_on_from_weights(data, teacher, distilled_folder, tmp_path):
     config = replace(DISTILLING, epochs=1, learning_rate=1e-6, start=str(distilled_folder))
     weights = distill(data, teacher, config, tmp_path)

@@ -24,6 +24,9 @@ from stkd_screen.cli.training import (
 def teach(
     data: Data,
     output: Annotated[Path, typer.Option("-o", "--output", help="Teacher folder to write.")],
+    start: Annotated[
+        str | None, typer.Option("--from", help="Teacher to go on from; its size is kept.")
+    ] = None,
     target: TargetOption = None,
     smiles_column: SmilesColumn = None,
     split_column: SplitColumn = None,
@@ -58,6 +61,7 @@ def teach(
     config = TeachConfig.of(
         preset,
         **given(
+            start=start,
             epochs=epochs,
             max_minutes=max_minutes,
             batch_size=batch_size,

@@ -227,10 +227,11 @@ class Distiller(StudentTrainer):
             model.centre[k] = whole.mean(0)
             model.spread[k] = (whole - whole.mean(0)).square().mean().sqrt()
 
-    def scales(self) -> list[Target]:
+    def known_scales(self) -> list[Target]:
         """As for any student; a target without labels is scaled as the teacher scales it."""
-        of_teacher = {k: self.teacher.targets[t] for k, t in self.taught.items()}
-        return self.known_scales(of_teacher)
+        labels = np.isfinite(self.data.targets[self.data.rows("train")]).any(axis=0)
+        of_teacher = [self.teacher.targets[t] for k, t in self.taught.items() if not labels[k]]
+        return [*of_teacher, *super().known_scales()]
 
     def training_rows(self, generator: np.random.Generator) -> np.ndarray:
         """All labelled rows, and a random choice among the unlabelled ones."""

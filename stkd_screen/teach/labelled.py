@@ -90,24 +90,31 @@ def concatenated(parts: list[Packed]) -> Packed:
     return type(parts[0])(**arrays)
 
 
-def standardisation(values: np.ndarray, columns: Sequence[TargetColumn]) -> list[Target]:
+def standardisation(
+    values: np.ndarray, columns: Sequence[TargetColumn], known: Sequence[Target] = ()
+) -> list[Target]:
     """Mean and standard deviation of each target over the molecules that have it; 0 and 1 for a class.
 
     Args:
         values: (R, targets) of the training molecules, NaN where missing.
         columns: the targets.
+        known: targets that keep their scale, where name, level and unit are the same.
 
     Raises:
         TrainingError: a target has fewer than two different values.
     """
+    scales = {(target.full_name, target.unit): target for target in known}
     targets = []
     for k, column in enumerate(columns):
-        known = values[np.isfinite(values[:, k]), k].astype(np.float64)
-        if len(known) < 2 or known.std() == 0:
+        if (scale := scales.get((column.full_name, column.output_unit))) is not None:
+            targets.append(scale)
+            continue
+        labels = values[np.isfinite(values[:, k]), k].astype(np.float64)
+        if len(labels) < 2 or labels.std() == 0:
             raise TrainingError(
-                f"target {column.full_name} (column {column.column!r}): {len(known)} training "
+                f"target {column.full_name} (column {column.column!r}): {len(labels)} training "
                 "values, and they must be at least two different ones"
             )
-        mean, std = (0.0, 1.0) if column.is_class else (known.mean(), known.std())
+        mean, std = (0.0, 1.0) if column.is_class else (labels.mean(), labels.std())
         targets.append(Target(column.name, column.level, column.output_unit, mean, std))
     return targets

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from stkd_screen.errors import TrainingError
+from stkd_screen.targets import Target
 from stkd_screen.teach.card import teacher_card
-from stkd_screen.teach.coverage import label_coverage
+from stkd_screen.teach.coverage import joint_coverage, label_coverage
 from stkd_screen.teach.evaluate import Metrics
 from stkd_screen.teach.graphormer import PRESETS, Graphormer
 from stkd_screen.teach.labelled import LabelledMolecules
 from stkd_screen.teach.loop import Report, run
 from stkd_screen.teach.losses import knowledge_mixing, task_loss
+from stkd_screen.teach.start import take_over
 from stkd_screen.teach.structure import graph_batch
 from stkd_screen.teach.teacher import Teacher, load_teacher, predict, save_teacher
 from stkd_screen.teach.trainer import LoopConfig, Trainer
@@ -26,6 +28,7 @@ class TeachConfig(LoopConfig):
     """How a teacher is trained."""
 
     preset: str = "slim"
+    start: str | None = None  # teacher to go on from, instead of the preset's random weights
 
     RECIPES = {  # noqa: RUF012 (a constant of the class)
         # Ying et al. 2021, but for the batch of 1,024.
@@ -64,13 +67,24 @@ class TeacherTrainer(Trainer):
 
     config: TeachConfig
 
+    def __init__(self, data: LabelledMolecules, config: TeachConfig) -> None:
+        self.start = load_teacher(config.start) if config.start is not None else None
+        super().__init__(data, config)
+
+    def known_scales(self) -> list[Target]:
+        return self.start.targets if self.start else []
+
     def build(self) -> nn.Module:
-        if self.config.preset not in PRESETS:
+        if self.start is None and self.config.preset not in PRESETS:
             raise TrainingError(f"no teacher preset {self.config.preset!r}; presets: {', '.join(PRESETS)}")
-        config = replace(PRESETS[self.config.preset], targets=len(self.columns))
+        config = self.start.model.config if self.start else PRESETS[self.config.preset]
+        config = replace(config, targets=len(self.columns))
         if self.config.dropout is not None:
             config = replace(config, dropout=self.config.dropout)
-        return Graphormer(config)
+        graphormer = Graphormer(config)
+        if self.start is not None:
+            take_over(graphormer, self.start.model, "readout", self.columns, self.start.targets)
+        return graphormer
 
     def lengths(self) -> np.ndarray:
         return np.diff(self.data.molecules.atom_offsets)
@@ -95,6 +109,9 @@ class TeacherTrainer(Trainer):
 
     def save(self, folder: Path, metrics: dict[str, Metrics]) -> None:
         coverage = label_coverage(self.data, self.data.rows("train"), self.targets)
+        if self.start is not None:
+            levels = {target.level for target in self.targets}
+            coverage = joint_coverage([coverage, self.start.coverage], levels)
         teacher = Teacher(self.best_copy(), self.targets, coverage, self.about(), metrics)
         card = teacher_card(save_teacher(teacher, folder))
         (folder / "README.md").write_text(card, encoding="utf-8")

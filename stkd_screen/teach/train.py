@@ -20,9 +20,10 @@ from stkd_screen.teach.coverage import Coverage, joint_coverage, label_coverage
 from stkd_screen.teach.evaluate import Metrics, predict, predictions
 from stkd_screen.teach.fingerprints import fingerprint_loss, fingerprint_targets, fit_fingerprint_basis
 from stkd_screen.teach.kinds import errors_by_kind
-from stkd_screen.teach.labelled import LabelledMolecules, standardisation
+from stkd_screen.teach.labelled import LabelledMolecules
 from stkd_screen.teach.loop import Report, run
 from stkd_screen.teach.losses import knowledge_mixing, task_loss
+from stkd_screen.teach.start import take_over
 from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.teach.trainer import LoopConfig, Trainer
 from stkd_screen.weights import FingerprintBasis, Weights, load_weights, save_weights
@@ -94,24 +95,8 @@ class StudentTrainer(Trainer):
         rows = unlabelled if len(unlabelled) else rows
         return fit_fingerprint_basis(self.data.needed_graphs(), rows, width, self.config.seed)
 
-    def scales(self) -> list[Target]:
-        """As the weights to go on from scale them, else by the training labels."""
-        return self.known_scales({})
-
-    def known_scales(self, otherwise: dict[int, Target]) -> list[Target]:
-        """Scales of the targets; `otherwise` has those of targets without training labels, by column."""
-        of_start = {target.full_name: target for target in self.start.targets} if self.start else {}
-        labels = self.data.targets[self.data.rows("train")]
-        scales = []
-        for k, column in enumerate(self.columns):
-            known = of_start.get(column.full_name)
-            if known is not None and known.unit == column.output_unit:
-                scales.append(known)
-            elif k in otherwise and not np.isfinite(labels[:, k]).any():
-                scales.append(otherwise[k])
-            else:
-                scales += standardisation(labels[:, [k]], [column])
-        return scales
+    def known_scales(self) -> list[Target]:
+        return self.start.targets if self.start else []
 
     def lengths(self) -> np.ndarray:
         surroundings = self.student(self.model).config.surroundings
@@ -222,27 +207,12 @@ def starting_student(config: TrainConfig, columns: list[TargetColumn], start: We
         TrainingError: no such preset.
     """
     if start is not None:
-        return _fine_tuned(start, config, columns)
+        student = Student(_configured(start.student.config, config, columns))
+        take_over(student, start.student, "readout.2", columns, start.targets)
+        return student
     if config.preset not in PRESETS:
         raise TrainingError(f"no preset {config.preset!r}; presets: {', '.join(PRESETS)}")
     return Student(_configured(PRESETS[config.preset], config, columns))
-
-
-def _fine_tuned(weights: Weights, config: TrainConfig, columns: list[TargetColumn]) -> Student:
-    """The readout keeps what it knows of targets of the same name and unit; the others start anew."""
-    old = weights.student
-    student = Student(_configured(old.config, config, columns))
-    new = student.state_dict()
-    tensors = {name: tensor for name, tensor in old.state_dict().items() if name in new}
-    known = {(target.full_name, target.unit): k for k, target in enumerate(weights.targets)}
-    for name in ("readout.2.weight", "readout.2.bias"):
-        rows = new[name].clone()
-        for k, column in enumerate(columns):
-            if (source := known.get((column.full_name, column.output_unit))) is not None:
-                rows[k] = tensors[name][source]
-        tensors[name] = rows
-    student.load_state_dict(tensors)
-    return student
 
 
 def _configured(student: StudentConfig, config: TrainConfig, columns: list[TargetColumn]) -> StudentConfig:

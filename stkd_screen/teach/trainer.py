@@ -95,7 +95,9 @@ class Trainer(ABC):
                 "no molecule of the valid split has a label: there is nothing to choose the best weights by; "
                 "choose another split with --split-by"
             )
-        self.targets = self.scales()
+        self.targets = standardisation(
+            data.targets[data.rows("train")], data.columns, known=self.known_scales()
+        )
         mean, std = (np.array([getattr(t, key) for t in self.targets], np.float32) for key in ("mean", "std"))
         self.standardised = (data.targets - mean) / std
         self.classes = [k for k, target in enumerate(self.targets) if target.is_class]
@@ -130,9 +132,9 @@ class Trainer(ABC):
 
     # What a derived class says of its model
 
-    def scales(self) -> list[Target]:
-        """The targets with the mean and standard deviation of their training labels."""
-        return standardisation(self.data.targets[self.data.rows("train")], self.columns)
+    def known_scales(self) -> list[Target]:
+        """Targets that keep their scale, instead of that of the training labels; the last of a name holds."""
+        return []
 
     @abstractmethod
     def build(self) -> nn.Module:
