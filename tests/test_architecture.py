@@ -25,7 +25,8 @@ LEVEL = {name: i for i, names in enumerate(LAYERS) for name in names}
 ALLOWED = {
     "typer": {"cli"},
     "rich": {"cli"},
-    "numba": {"jit"},
+    "numba": {"jit", "cpu"},
+    "llvmlite": {"cpu"},
     "faiss": {"search"},
     "rdkit": {"search", "teach"},
     "torch": {"student", "cpu", "encoder", "forward", "weights", "teach", "speed"},

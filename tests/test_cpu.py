@@ -8,8 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stkd_screen import cpu
-from stkd_screen.cpu import CpuStudent
+from stkd_screen.cpu import CpuStudent, attention, kernels
 from stkd_screen.forward import in_threads
 from stkd_screen.smiles import pack_smiles, pretransform
 from stkd_screen.smiles.tokens import lay_out
@@ -118,6 +117,19 @@ def test_a_value_that_is_not_finite_reaches_the_results():
         assert not any(part.isfinite().any() for part in CpuStudent(broken)(*batch))
 
 
+def test_a_value_that_is_not_finite_stays_in_its_molecule():
+    """Tiles of attention reach into the next molecule, whose part in them must not count."""
+    student = student_of(CONFIGS["small"])
+    batch = batch_of(student, ["CCO", "CCN", "CCO", "CCO"])
+    nitrogen = set(batch[0][1, 3].tolist()) - set(batch[0][0].flatten().tolist())
+    expected = CpuStudent(student)(*batch)
+    with torch.no_grad():
+        student.table[list(nitrogen)] = math.nan
+    for ours, theirs in zip(CpuStudent(student)(*batch), expected, strict=True):
+        assert torch.equal(ours.isfinite().all(1), torch.tensor([True, False, True, True]))
+        assert torch.equal(ours[[0, 2, 3]], theirs[[0, 2, 3]])
+
+
 def test_scores_far_apart_are_no_fault():
     student = student_of(CONFIGS["small"])
     with torch.no_grad():
@@ -134,15 +146,17 @@ def test_scores_far_apart_are_no_fault():
 def test_gelu_everywhere():
     x = torch.linspace(-30, 30, 600_000).view(-1, 1000)
     ours = x.clone()
-    cpu._gelu(torch.zeros(1000), ours)
+    kernels.gelu(torch.zeros(1000), ours)
     torch.testing.assert_close(ours, F.gelu(x.double()).float(), rtol=2e-6, atol=2e-6)
 
 
 def test_softmax_of_any_row():
-    torch.manual_seed(0)
+    generator = np.random.default_rng(0)
     for width in (1, 2, 7, 8, 9, 26, 257):
         for scale in (1.0, 50.0, 1e4):
-            scores = torch.randn(100, width) * scale
-            expected = torch.softmax(scores.double() * math.log(2), -1).float()
-            cpu._softmax(scores)
-            torch.testing.assert_close(scores, expected, rtol=1e-6, atol=1e-7)
+            scores = generator.normal(scale=scale, size=(100, attention.whole_tiles(width))).astype(
+                np.float32
+            )
+            logits = torch.from_numpy(scores[:, :width]).double() * math.log(2)
+            attention._softmax(scores, width)
+            np.testing.assert_allclose(scores[:, :width], logits.softmax(-1), rtol=1e-6, atol=1e-7)

@@ -1,0 +1,104 @@
+"""Compiled loops between the matrix products of a forward pass."""
+
+import math
+from collections.abc import Callable
+from functools import wraps
+
+import numpy as np
+from torch import Tensor
+
+from stkd_screen.jit import cached, index
+from stkd_screen.smiles.tokens import NOTHING
+
+EPSILON = 1e-5  # of nn.LayerNorm
+
+# Sums may be taken in any order, so that they fill vector registers; NaN and infinity stay what they are.
+REORDERED = {"reassoc", "contract", "arcp", "nsz"}
+
+
+def kernel(function: Callable) -> Callable[..., None]:
+    """A compiled function of tensors; it changes the last of them, or those that it says."""
+    run = cached(nogil=True, fastmath=REORDERED, error_model="numpy")(function)
+
+    @wraps(function)
+    def call(*arguments: Tensor | int) -> None:
+        run(*(each.numpy() if isinstance(each, Tensor) else each for each in arguments))
+
+    return call
+
+
+def helper(function: Callable) -> Callable:
+    return cached(forceinline=True, fastmath=REORDERED, error_model="numpy")(function)
+
+
+@kernel
+def sum_of_entries(tokens, table, x):  # type: ignore[no-untyped-def]
+    """x[i]: the sum of the rows of `table` that token i names."""
+    for i in range(len(tokens)):
+        row = x[i]
+        row[:] = 0.0
+        for entry in tokens[i]:
+            if entry != NOTHING:
+                named = table[index(entry)]
+                for d in range(len(row)):
+                    row[d] += named[d]
+
+
+@helper
+def _norm_row(x, gain, shift, out):  # type: ignore[no-untyped-def]
+    total = np.float32(0.0)
+    for d in range(len(x)):
+        total += x[d]
+    mean = total / np.float32(len(x))
+    squares = np.float32(0.0)
+    for d in range(len(x)):
+        squares += (x[d] - mean) * (x[d] - mean)
+    scale = np.float32(1.0) / np.sqrt(squares / np.float32(len(x)) + np.float32(EPSILON))
+    for d in range(len(x)):
+        out[d] = (x[d] - mean) * scale * gain[d] + shift[d]
+
+
+@kernel
+def norm(x, gain, shift, out):  # type: ignore[no-untyped-def]
+    """Layer norm of each row of x."""
+    for i in range(len(x)):
+        _norm_row(x[i], gain, shift, out[i])
+
+
+@kernel
+def add_and_norm(branch, bias, gain, shift, x, out):  # type: ignore[no-untyped-def]
+    """Add a branch and its bias to x; `out` is the layer norm of that."""
+    for i in range(len(x)):
+        for d in range(x.shape[1]):
+            x[i, d] += branch[i, d] + bias[d]
+        _norm_row(x[i], gain, shift, out[i])
+
+
+@kernel
+def gelu(bias, x):  # type: ignore[no-untyped-def]
+    """GELU of x + bias, in place."""
+    for i in range(len(x)):
+        for d in range(x.shape[1]):
+            y = x[i, d] + bias[d]
+            x[i, d] = np.float32(0.5) * y * (np.float32(1.0) + _erf(y * np.float32(math.sqrt(0.5))))
+
+
+@helper
+def _erf(x):  # type: ignore[no-untyped-def]
+    """The error function to 5e-7: an odd rational function, fitted for |x| < 4, beyond which it is 1."""
+    x = np.float32(-4.0) if x < np.float32(-4.0) else x
+    x = np.float32(4.0) if x > np.float32(4.0) else x
+    t = x * x
+    p = np.float32(1.97483296e-06)
+    p = p * t + np.float32(0.000288040337)
+    p = p * t + np.float32(0.0040036099)
+    p = p * t + np.float32(0.0534673699)
+    p = p * t + np.float32(0.196248173)
+    p = p * t + np.float32(1.12837898)
+    q = np.float32(3.74808349e-05)
+    q = q * t + np.float32(0.0012163506)
+    q = q * t + np.float32(0.0154443514)
+    q = q * t + np.float32(0.116476092)
+    q = q * t + np.float32(0.507251574)
+    q = q * t + np.float32(1.0)
+    return x * p / q

@@ -1,0 +1,188 @@
+"""The student's forward pass on a CPU: BLAS for the products, one compiled loop for all between two of them.
+
+It gives what `Student.forward` gives in evaluation mode, up to rounding. With layers so narrow PyTorch's own
+operators spend half of the time outside of the products: on attention over some 25 tokens, on copies from
+layout to layout, and on memory taken anew for each batch. Here each thread keeps its work space.
+
+Shapes: B molecules, T tokens each, N = B * T, D width, H heads, K = D / H key width, E embedding width.
+"""
+
+import math
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stkd_screen.cpu.attention import ROWS, attend, whole_tiles
+from stkd_screen.cpu.kernels import add_and_norm, gelu, norm, sum_of_entries
+from stkd_screen.student import FingerprintHead, Layer, Student
+
+CACHE_LINE = 16  # floats
+LOG2_E = math.log2(math.e)
+
+
+class CpuStudent:
+    """A student in evaluation mode, called as it is, from several threads at once if need be.
+
+    The student must not change afterwards: of some of its parameters this holds copies.
+    """
+
+    def __init__(self, student: Student) -> None:
+        self.student = student
+        layers = [cast(Layer, layer) for layer in student.layers]
+        self._layers = [_AllTokens(layer) for layer in layers[:-1]]
+        self._last = _LastLayer(layers[-1])
+        self._norms = [layer.attention_norm for layer in layers]  # each layer prepares the next one's input
+        self._head = student.fingerprint and _Head(student.fingerprint)
+        self._spaces: list[_Space] = []  # those that no thread is using
+
+    @torch.inference_mode()
+    def __call__(self, tokens: Tensor, n_atoms: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Student.forward`; the results are the caller's to keep."""
+        try:
+            space = self._spaces.pop()
+        except IndexError:
+            space = _Space()
+        try:
+            return self._forward(tokens, n_atoms, space)
+        finally:
+            self._spaces.append(space)
+
+    def _forward(self, tokens: Tensor, n_atoms: Tensor, space: "_Space") -> tuple[Tensor, Tensor]:
+        B, T, entries = tokens.shape
+        N, D = B * T, self.student.config.width
+        x, normed = space("x", N, D), space("normed", N, D)
+        sum_of_entries(tokens.view(N, entries), self.student.table.detach(), x)
+        norm(x, *_gain_and_shift(self._norms[0]), normed)
+        for layer, next_norm in zip(self._layers, self._norms[1:], strict=True):
+            layer(x, normed, n_atoms, next_norm, space)
+        summary = self.student.norm(self._last(x, normed, T))
+        embedding = summary if self._head is None else self._head(x, T, space)
+        return embedding, self.student.readout(summary)
+
+
+class _Space:
+    """Tensors by name, which grow when they must and otherwise stay where they are."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, *shape: int) -> Tensor:
+        """A float32 tensor, holding anything."""
+        size = math.prod(shape)
+        tensor = self._tensors.get(name)
+        if tensor is None or len(tensor) < size:
+            tensor = self._tensors[name] = torch.empty(size)
+        return tensor[:size].view(shape)
+
+
+class _AllTokens:
+    """Any layer but the last."""
+
+    def __init__(self, layer: Layer) -> None:
+        attention = layer.attention
+        self.heads, self.key_width = attention.heads, attention.key_width
+        D = attention.project.in_features
+        # (H, K, D) each; the scores are to come out scaled, as powers of 2.
+        weight = attention.project.weight.detach()
+        query, key, value, *bias = weight.view(-1, attention.heads, self.key_width, D)
+        query = query * (LOG2_E / math.sqrt(self.key_width))
+        if attention.biased:  # the biases stand beside what they are added to
+            query = torch.cat([query, bias[0] * LOG2_E], 1)
+            key = torch.cat([key, bias[1]], 1)
+        value = _in_whole_tiles(value)
+        # Queries and values with a row for each token, keys with a column: what `attend` takes.
+        self.project = torch.cat([query.flatten(0, 1), value.flatten(0, 1)]).T.contiguous()
+        self.key = key.flatten(0, 1).contiguous()
+        out = attention.out.weight.detach().T.view(attention.heads, self.key_width, D)
+        self.out = _in_whole_tiles(out).flatten(0, 1).contiguous()
+        self.no_bias = torch.zeros(D)
+        self.feed_forward_norm = layer.feed_forward_norm
+        up, down = cast(nn.Linear, layer.feed_forward[0]), cast(nn.Linear, layer.feed_forward[2])
+        self.up, self.up_bias = _transposed(up), up.bias.detach()
+        self.down, self.down_bias = _transposed(down), down.bias.detach()
+
+    def __call__(
+        self, x: Tensor, normed: Tensor, n_atoms: Tensor, next_norm: nn.LayerNorm, space: _Space
+    ) -> None:
+        """Change x (N, D) as the layer does, and `normed` from its own norm of x to the next layer's."""
+        N, D = x.shape
+        mixed = self.attend(normed, n_atoms, space)
+        branch = torch.mm(mixed, self.out, out=space("branch", N, D))
+        add_and_norm(branch, self.no_bias, *_gain_and_shift(self.feed_forward_norm), x, normed)
+        hidden = torch.mm(normed, self.up, out=space("wide", N, self.up.shape[1]))
+        gelu(self.up_bias, hidden)
+        torch.mm(hidden, self.down, out=branch)
+        add_and_norm(branch, self.down_bias, *_gain_and_shift(next_norm), x, normed)
+
+    def attend(self, normed: Tensor, n_atoms: Tensor, space: _Space) -> Tensor:
+        """Attention as in student.Attention, up to what its `out` takes: (N, heads in whole tiles)."""
+        N, T = len(normed), len(normed) // len(n_atoms)
+        projected = torch.mm(normed, self.project, out=space("wide", N, self.project.shape[1]))
+        # Some tiles reach beyond the last token. With an odd number of cache lines to a row, the rows do not
+        # compete for the same places of the cache.
+        columns = (math.ceil(N / CACHE_LINE) + 1 | 1) * CACHE_LINE
+        keys = space("keys", len(self.key), columns)
+        torch.mm(self.key, normed.T, out=keys[:, :N])
+        scores = space("scores", ROWS, whole_tiles(T))
+        mixed = space("mixed", N, len(self.out))
+        attend(n_atoms, self.heads, self.key_width, projected, keys, scores, mixed)
+        return mixed
+
+
+class _LastLayer:
+    """The last layer, of which only [V] is read.
+
+    No keys and values are computed: its few queries are taken to the width of the tokens instead.
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        attention = layer.attention
+        weight = attention.project.weight.detach()[: 3 * attention.project.in_features]
+        heads = weight.view(3, attention.heads, attention.key_width, -1)
+        query, self.key, self.value = heads  # (H, K, D) each
+        self.query = query.flatten(0, 1) / math.sqrt(attention.key_width)
+
+    def __call__(self, x: Tensor, normed: Tensor, T: int) -> Tensor:
+        """(B, D), [V] as it leaves the layer."""
+        H, K, D = self.key.shape
+        tokens = normed.view(-1, T, D)
+        query = F.linear(tokens[:, 0], self.query).view(-1, H, K).transpose(0, 1)  # (H, B, K)
+        query = (query @ self.key).transpose(0, 1)  # (B, H, D)
+        shares = (query @ tokens.transpose(1, 2)).softmax(-1)  # (B, H, T)
+        mixed = (shares @ tokens).transpose(0, 1) @ self.value.transpose(1, 2)  # (H, B, K)
+        virtual = x.view(-1, T, D)[:, 0] + self.layer.attention.out(mixed.transpose(0, 1).flatten(1))
+        return virtual + self.layer.feed_forward(self.layer.feed_forward_norm(virtual))
+
+
+class _Head:
+    """FingerprintHead."""
+
+    def __init__(self, head: FingerprintHead) -> None:
+        self.norm = head.norm
+        self.token, self.token_bias = _transposed(head.token), head.token.bias.detach()
+        self.molecule = head.molecule
+
+    def __call__(self, x: Tensor, T: int, space: _Space) -> Tensor:
+        """(B, E)."""
+        normed = space("normed", *x.shape)
+        norm(x, *_gain_and_shift(self.norm), normed)
+        hidden = torch.mm(normed, self.token, out=space("wide", len(x), self.token.shape[1]))
+        gelu(self.token_bias, hidden)
+        return self.molecule(hidden.view(len(x) // T, T, -1).sum(1) / 16)
+
+
+def _in_whole_tiles(heads: Tensor) -> Tensor:
+    """(H, K, D) with as many rows of zeros for each head as its tiles ask for."""
+    K = heads.shape[1]
+    return F.pad(heads, (0, 0, 0, whole_tiles(K) - K))
+
+
+def _transposed(linear: nn.Linear) -> Tensor:
+    return linear.weight.detach().T.contiguous()
+
+
+def _gain_and_shift(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    return norm.weight.detach(), norm.bias.detach()

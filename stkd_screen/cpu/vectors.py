@@ -1,0 +1,142 @@
+"""Vectors of eight float32, for compiled functions.
+
+Where a loop is short, or a whole tile of a matrix is to stay in registers, what a compiler makes of plain
+loops is two to four times slower. These are LLVM's own vectors: a register of AVX, two of NEON, half a one of
+AVX-512; where there are none, LLVM takes their values one by one. All here is for numba's functions only.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+LANES = 8
+
+_FLOAT, _INT = ir.FloatType(), ir.IntType(32)
+_FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
+_FUSED = ("contract",)  # a product and a sum may become one instruction
+
+
+class VectorType(types.Type):
+    """numba's type of a vector."""
+
+    def __init__(self) -> None:
+        super().__init__("float32 x 8")
+
+
+vector = VectorType()
+
+
+@register_model(VectorType)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, numba_type: Any) -> None:
+        super().__init__(manager, numba_type, _FLOATS)
+
+
+def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Where a vector lies whose matrix, row and first column are the first arguments."""
+    matrix = context.make_array(signature.args[0])(context, builder, arguments[0])
+    _, step = cgutils.unpack_tuple(builder, matrix.shape)
+    row, column = (context.cast(builder, arguments[k], signature.args[k], types.intp) for k in (1, 2))
+    place = builder.gep(matrix.data, [builder.add(builder.mul(row, step), column)])
+    return builder.bitcast(place, _FLOATS.as_pointer())
+
+
+@intrinsic
+def load(typing, matrix, row, column):  # type: ignore[no-untyped-def]
+    """Eight values of a row of a float32 matrix, C-contiguous; not tested against its shape."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_place(context, builder, signature, arguments), align=4)
+
+    return vector(matrix, row, column), generate
+
+
+@intrinsic
+def store(typing, matrix, row, column, x):  # type: ignore[no-untyped-def]
+    """Write eight values of a row of such a matrix."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[3], _place(context, builder, signature, arguments), align=4)
+        return context.get_dummy_value()
+
+    return types.void(matrix, row, column, vector), generate
+
+
+@intrinsic
+def in_all_lanes(typing, x):  # type: ignore[no-untyped-def]
+    """A vector of one number."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        nothing = ir.Constant(_FLOATS, ir.Undefined)
+        first = builder.insert_element(nothing, arguments[0], _INT(0))
+        return builder.shuffle_vector(first, nothing, ir.Constant(_INTS, [0] * LANES))
+
+    return vector(types.float32), generate
+
+
+def _of_each_lane(instruction: Callable[..., Any], operands: int) -> Any:
+    """A function of vectors that gives a vector."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return instruction(builder, *arguments)
+
+    signature = vector(*[vector] * operands)
+    one, two = (lambda typing, x: (signature, generate)), (lambda typing, x, y: (signature, generate))
+    return intrinsic(one if operands == 1 else two)
+
+
+def _operator(symbol: Callable, instruction: Callable[..., Any]) -> None:
+    """Let an operator of Python stand between two vectors."""
+    function = _of_each_lane(instruction, 2)
+
+    @overload(symbol)
+    def choose(x, y):  # type: ignore[no-untyped-def]
+        return (lambda x, y: function(x, y)) if x == y == vector else None
+
+
+_operator(operator.add, lambda builder, x, y: builder.fadd(x, y, flags=_FUSED))
+_operator(operator.sub, lambda builder, x, y: builder.fsub(x, y, flags=_FUSED))
+_operator(operator.mul, lambda builder, x, y: builder.fmul(x, y, flags=_FUSED))
+
+larger = _of_each_lane(lambda builder, x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y), 2)
+
+
+def _llvm(builder: Any, name: str, result: Any, *arguments: Any, fastmath: tuple[str, ...] = ()) -> Any:
+    """One of LLVM's own functions of vectors."""
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    function = builder.module.declare_intrinsic(f"llvm.{name}.v{LANES}f32", fnty=kind)
+    return builder.call(function, arguments, fastmath=fastmath)
+
+
+def _power_of_two(builder: Any, x: Any) -> Any:
+    exponent = builder.add(builder.fptosi(x, _INTS), ir.Constant(_INTS, [127] * LANES))
+    return builder.bitcast(builder.shl(exponent, ir.Constant(_INTS, [23] * LANES)), _FLOATS)
+
+
+floor = _of_each_lane(lambda builder, x: _llvm(builder, "floor", _FLOATS, x), 1)
+power_of_two = _of_each_lane(_power_of_two, 1)  # of a whole number from -126 to 127
+
+
+@intrinsic
+def largest_lane(typing, x):  # type: ignore[no-untyped-def]
+    """The largest of the eight values, NaN aside."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _llvm(builder, "vector.reduce.fmax", _FLOAT, arguments[0])
+
+    return types.float32(vector), generate
+
+
+@intrinsic
+def sum_of_lanes(typing, x):  # type: ignore[no-untyped-def]
+    """The sum of the eight values."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _llvm(builder, "vector.reduce.fadd", _FLOAT, _FLOAT(0.0), arguments[0], fastmath=("reassoc",))
+
+    return types.float32(vector), generate
