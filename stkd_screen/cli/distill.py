@@ -13,6 +13,7 @@ from stkd_screen.cli.training import (
     Epochs,
     Exclude,
     Fingerprint,
+    Grow,
     Kekule,
     LearningRate,
     LkmGamma,
@@ -44,6 +45,7 @@ def distill(
         str | None,
         typer.Option("--from", help="Weights to go on from. [default without DATA: small; else none]"),
     ] = None,
+    grow: Grow = None,
     target: TargetOption = None,
     smiles_column: SmilesColumn = None,
     split_column: SplitColumn = None,
@@ -130,6 +132,7 @@ def distill(
         preset,
         **given(
             start=start,
+            grow=grow,
             epochs=epochs,
             max_minutes=max_minutes,
             batch_size=batch_size,

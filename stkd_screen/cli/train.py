@@ -12,6 +12,7 @@ from stkd_screen.cli.training import (
     Ema,
     Epochs,
     Fingerprint,
+    Grow,
     Kekule,
     LearningRate,
     LkmGamma,
@@ -30,6 +31,7 @@ def train(
     start: Annotated[
         str | None, typer.Option("--from", help="Weights to go on from: fine-tuning, also to new targets.")
     ] = None,
+    grow: Grow = None,
     target: TargetOption = None,
     smiles_column: SmilesColumn = None,
     split_column: SplitColumn = None,
@@ -71,6 +73,7 @@ def train(
         preset,
         **given(
             start=start,
+            grow=grow,
             epochs=epochs,
             max_minutes=max_minutes,
             batch_size=batch_size,

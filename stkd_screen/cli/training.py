@@ -65,6 +65,10 @@ Exclude = Annotated[
 UnlabelledMolecules = Annotated[
     int, typer.Option(min=1, help="Molecules to choose from them at random, where there are more.")
 ]
+Grow = Annotated[
+    str | None,
+    typer.Option(help="With --from: make those weights as wide as this preset first, with the same answers."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of weights, batches and orders.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Start anew, replacing what the folder holds.")]
 

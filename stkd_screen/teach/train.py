@@ -19,6 +19,7 @@ from stkd_screen.teach.card import student_card
 from stkd_screen.teach.coverage import Coverage, joint_coverage, label_coverage
 from stkd_screen.teach.evaluate import Metrics, predict, predictions
 from stkd_screen.teach.fingerprints import fingerprint_loss, fingerprint_targets, fit_fingerprint_basis
+from stkd_screen.teach.grow import grown
 from stkd_screen.teach.kinds import errors_by_kind
 from stkd_screen.teach.labelled import LabelledMolecules
 from stkd_screen.teach.loop import Report, run
@@ -42,12 +43,17 @@ class TrainConfig(LoopConfig):
     """How a student is trained."""
 
     start: str | None = None  # weights to go on from, instead of the preset's random ones
+    grow: str | None = None  # preset whose size they are given first, with the answers they have
     random_orders: float = 0.0  # share of molecules whose atoms come in random order
     kekule: float = 0.0  # share of molecules shown in their Kekulé form
     spread_positions: float = 0.05  # share of molecules that train the whole position table
     fingerprint: float = 0.5  # weight of the fingerprint loss; 0 takes a student's fingerprint head away
 
     RECIPES = {"paper": PAPER, "large": LARGE}  # noqa: RUF012 (a constant of the class)
+
+    def __post_init__(self) -> None:
+        if self.grow is not None and self.start is None:
+            raise TrainingError("--grow makes trained weights larger: name them with --from, or leave it out")
 
 
 def train(
@@ -204,11 +210,12 @@ def starting_student(config: TrainConfig, columns: list[TargetColumn], start: We
     """The preset with random weights; or the weights to go on from, but for targets they do not know.
 
     Raises:
-        TrainingError: no such preset.
+        TrainingError: no such preset, or one that the weights cannot grow to.
     """
     if start is not None:
-        student = Student(_configured(start.student.config, config, columns))
-        take_over(student, start.student, "readout.2", columns, start.targets)
+        trained = start.student if config.grow is None else grown(start.student, config.grow)
+        student = Student(_configured(trained.config, config, columns))
+        take_over(student, trained, "readout.2", columns, start.targets)
         return student
     if config.preset not in PRESETS:
         raise TrainingError(f"no preset {config.preset!r}; presets: {', '.join(PRESETS)}")
