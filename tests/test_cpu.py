@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from students import student_of
 
 from stkd_screen.cpu import CpuStudent, attention, kernels
 from stkd_screen.forward import in_threads
@@ -29,19 +30,6 @@ MOLECULES = {
     "usual": ["CC(=O)Oc1ccccc1C(=O)O"] * 40,
     "256 atoms": ["C" * 256] * 2,
 }
-
-
-def student_of(config: StudentConfig) -> Student:
-    """A student all of whose parameters matter, as after training."""
-    torch.manual_seed(0)
-    student = Student(config).eval()
-    with torch.no_grad():
-        for name, parameter in student.named_parameters():
-            if name == "table" or parameter.ndim == 1:
-                parameter.normal_(1.0 if name.endswith("norm.weight") else 0.0, 0.5)
-        if student.fingerprint is not None:
-            student.fingerprint.molecule.weight.normal_(std=0.3)
-    return student
 
 
 def batch_of(student: Student, smiles: list[str]) -> tuple[torch.Tensor, torch.Tensor]:

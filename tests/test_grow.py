@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from students import student_of
 
 from stkd_screen.errors import TrainingError
-from stkd_screen.student import PRESETS, Student, StudentConfig
+from stkd_screen.student import PRESETS, Student
 from stkd_screen.teach.evaluate import valid_loss
 from stkd_screen.teach.grow import grown
 from stkd_screen.teach.tables import read_labelled
@@ -20,19 +21,6 @@ WIDE = replace(TINY, width=128, heads=4, feed_forward=192, dropout=0.1)
 @pytest.fixture(autouse=True)
 def wide(monkeypatch):
     monkeypatch.setitem(PRESETS, "wide", WIDE)
-
-
-def student_of(config: StudentConfig) -> Student:
-    """A student all of whose parameters matter, as after training."""
-    torch.manual_seed(0)
-    student = Student(config).eval()
-    with torch.no_grad():
-        for name, parameter in student.named_parameters():
-            if name == "table" or parameter.ndim == 1:
-                parameter.normal_(1.0 if name.endswith("norm.weight") else 0.0, 0.5)
-        if student.fingerprint is not None:
-            student.fingerprint.molecule.weight.normal_(std=0.3)
-    return student
 
 
 def batch(student: Student) -> tuple[torch.Tensor, torch.Tensor]:

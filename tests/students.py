@@ -1,0 +1,18 @@
+"""Students for tests."""
+
+import torch
+
+from stkd_screen.student import Student, StudentConfig
+
+
+def student_of(config: StudentConfig) -> Student:
+    """A student all of whose parameters matter, as after training."""
+    torch.manual_seed(0)
+    student = Student(config).eval()
+    with torch.no_grad():
+        for name, parameter in student.named_parameters():
+            if name == "table" or parameter.ndim == 1:
+                parameter.normal_(1.0 if name.endswith("norm.weight") else 0.0, 0.5)
+        if student.fingerprint is not None:
+            student.fingerprint.molecule.weight.normal_(std=0.3)
+    return student
