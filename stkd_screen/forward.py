@@ -106,24 +106,25 @@ class ForwardPass:
         """Embeddings and predictions of a batch; None where the memory does not suffice."""
         try:
             return self._results(molecules, batch)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, MemoryError):
             pass  # outside of this block, for it keeps alive what took the memory
         except torch.AcceleratorError as error:
             raise StkdError(
                 f"{self.device} failed: {_first_line(error)}; run the command again, or with --device cpu"
             ) from error
         except Exception as error:
-            if not self._compiled:
-                raise
-            self._compiled = False
-            self._run = self._student
-            warnings.warn(
-                f"torch.compile failed ({_first_line(error)}); going on without it, which is slower; "
-                "mostly what it lacks is a C compiler such as gcc",
-                StkdWarning,
-                stacklevel=2,
-            )
-            return self._attempt(molecules, batch)
+            if "can't allocate memory" not in str(error):  # torch's words on a CPU
+                if not self._compiled:
+                    raise
+                self._compiled = False
+                self._run = self._student
+                warnings.warn(
+                    f"torch.compile failed ({_first_line(error)}); going on without it, which is slower; "
+                    "mostly what it lacks is a C compiler such as gcc",
+                    StkdWarning,
+                    stacklevel=2,
+                )
+                return self._attempt(molecules, batch)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return None

@@ -1,7 +1,7 @@
 """How the package's functions are compiled.
 
-numba is used beyond its public interface in two places, both only where it has them: `_nrt`, and the stamp of
-the cache.
+numba is used beyond its public interface in two places here, both only where it has them: `_nrt`, and the
+stamp of the cache; and for vectors (cpu/vectors.py).
 """
 
 from collections.abc import Callable
@@ -27,7 +27,8 @@ def stamp(folder: Path) -> tuple[float, int]:
     """What changes when this file or any Python file of a folder does.
 
     numba recompiles a cached function when its own file changes, but not when a function it calls does. So
-    every function carries the stamp of all files beside its own.
+    every function carries the stamp of all files beside its own. A constant of another folder must be handed
+    in: it would stay in the cache as it was.
     """
     files = [path.stat() for path in (Path(__file__), *folder.glob("*.py"))]
     return max(file.st_mtime for file in files), sum(file.st_size for file in files)

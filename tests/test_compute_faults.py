@@ -26,13 +26,16 @@ def encoder(toy):
     return load(toy.weights, device="cpu")
 
 
-def cramped(forward, most_tokens, asked):
+CUDA_IS_FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+
+def cramped(forward, most_tokens, asked, full=CUDA_IS_FULL):
     """A forward pass on a device that holds so many tokens."""
 
     def run(tokens, n_atoms):
         asked.append(tokens.shape[0] * tokens.shape[1])
         if asked[-1] > most_tokens:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+            raise full
         return forward(tokens, n_atoms)
 
     return run
@@ -54,6 +57,17 @@ def test_out_of_memory_halves_the_batches_and_goes_on(encoder, monkeypatch, most
         warnings.simplefilter("error", StkdWarning)
         encoder.embed(SMILES)
     assert max(asked) <= most_tokens
+
+
+def test_out_of_memory_on_a_cpu_halves_the_batches_too(encoder, monkeypatch):
+    with pytest.raises(RuntimeError) as told:  # in torch's own words
+        torch.empty(2**60)
+    for full in (told.value, MemoryError()):
+        with monkeypatch.context() as patch:
+            patch.setattr(encoder.forward, "batch_tokens", 1024)
+            patch.setattr(encoder.forward, "_run", cramped(encoder.forward._run, 300, [], full))
+            with pytest.warns(StkdWarning):
+                assert encoder.embed(SMILES)["error"].null_count() == len(SMILES)
 
 
 def test_out_of_memory_at_one_molecule_is_an_error(encoder, monkeypatch):

@@ -1,15 +1,21 @@
 """The forward pass on a CPU: against PyTorch's own operators, and what they would do with bad numbers."""
 
+import ctypes
 import math
+import mmap
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numba import njit
+from numba.core.errors import TypingError
 from students import student_of
 
 from stkd_screen.cpu import CpuStudent, attention, kernels
+from stkd_screen.cpu.vectors import load, sum_of_lanes
 from stkd_screen.forward import in_threads
 from stkd_screen.smiles import pack_smiles, pretransform
 from stkd_screen.smiles.tokens import lay_out
@@ -22,6 +28,8 @@ CONFIGS = {
     "small": PRESETS["small"],
     "odd": ODD,
     "odd, beyond": replace(ODD, surroundings=True, fingerprint=11),
+    "heads of 17": replace(ODD, width=51),
+    "heads of 32": replace(ODD, width=64, heads=2),
     "one layer": replace(ODD, standard_layers=0, biased_layers=1),
 }
 MOLECULES = {
@@ -64,6 +72,66 @@ def test_the_shipped_weights_give_the_same_to_a_hundredth_of_a_millielectronvolt
         our_embedding, our_prediction = CpuStudent(student)(*batch)
         assert ((our_prediction - prediction).abs() * unit).max() < 1e-5  # eV
         assert F.cosine_similarity(our_embedding, embedding).min() > 1 - 1e-6
+
+
+PAGE = mmap.PAGESIZE
+
+
+class GuardedSpace:
+    """Work space in tensors that end where no memory is, filled with NaN."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, torch.Tensor] = {}
+
+    def __call__(self, name: str, *shape: int) -> torch.Tensor:
+        size = math.prod(shape)
+        if name not in self.tensors or len(self.tensors[name]) != size:
+            self.tensors[name] = self.guarded(size)
+        return self.tensors[name].view(shape)
+
+    def guarded(self, size: int) -> torch.Tensor:
+        pages = -(-4 * size // PAGE)
+        memory = mmap.mmap(-1, (pages + 1) * PAGE)
+        end = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + pages * PAGE
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mprotect(ctypes.c_void_p(end), ctypes.c_size_t(PAGE), 0):
+            pytest.skip("memory cannot be protected here")
+        array = np.frombuffer(memory, np.float32, size, pages * PAGE - 4 * size)
+        array[:] = np.nan
+        return torch.from_numpy(array)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="mprotect")
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_no_tile_reaches_beyond_its_memory(config):
+    student = student_of(config)
+    ours = CpuStudent(student)
+    for atoms in (1, 2, 5, 6, 7, 14, 15, 16, 30, 31, 32, 33):
+        batch = batch_of(student, ["C" * atoms] * (1 + atoms % 3))
+        ours._spaces = [GuardedSpace()]
+        with torch.inference_mode():
+            expected = student(*batch)
+        for one, other in zip(ours(*batch), expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-5)
+
+
+def test_a_batch_whose_numbers_of_atoms_are_of_other_molecules_is_refused():
+    student = student_of(CONFIGS["small"])
+    tokens, n_atoms = batch_of(student, ["CCO"] * 6)
+    with pytest.raises(RuntimeError, match="invalid for input of size 3"):
+        CpuStudent(student)(tokens, n_atoms[:3])
+
+
+def test_vectors_are_of_matrices_by_rows_alone():
+    @njit
+    def first(matrix):
+        return sum_of_lanes(load(matrix, 0, 0))
+
+    matrix = np.arange(64, dtype=np.float32).reshape(8, 8)
+    assert first(matrix) == matrix[0].sum()
+    for other in (matrix.T, matrix.astype(np.float64), matrix[0], matrix[:, ::2]):
+        with pytest.raises(TypingError):
+            first(other)
 
 
 def test_results_are_the_callers_to_keep():

@@ -9,7 +9,7 @@ import numpy as np
 from stkd_screen.cpu.kernels import helper, kernel
 from stkd_screen.cpu.vectors import (
     LANES,
-    floor,
+    NO_FRACTIONS,
     in_all_lanes,
     larger,
     largest_lane,
@@ -37,7 +37,8 @@ def attend(n_atoms, heads, key_width, projected, keys, scores, mixed):  # type: 
 
     Args:
         n_atoms: (B,) of each molecule.
-        projected: (N, ...) queries of all heads, scaled as powers of 2, and then values of all heads.
+        projected: (N, ...) queries of all heads, scaled so that scores are exponents of 2, then values of
+            all heads.
         keys: (heads * width, N + COLUMNS or more) keys, a column for each token.
         scores: (ROWS, whole tiles of T) work space.
         mixed: (N, heads * whole tiles of K) becomes the result.
@@ -107,7 +108,7 @@ def _store_row(x, y, c, row, column):  # type: ignore[no-untyped-def]
 
 @helper
 def _softmax(scores, T):  # type: ignore[no-untyped-def]
-    """Rows of T powers of 2 to shares that add up to 1, in place; their length is a multiple of `LANES`.
+    """Rows of T exponents of 2 to shares that add up to 1, in place; their length is a multiple of `LANES`.
 
     Each step is done for all rows before the next: within one row each waits for the one before it.
     """
@@ -136,14 +137,14 @@ def _softmax(scores, T):  # type: ignore[no-untyped-def]
 
 @helper
 def _exp2(x):  # type: ignore[no-untyped-def]
-    """2 to the power of x <= 0, to 2e-7 of it: a polynomial, its exponent raised by the whole part of x."""
+    """2 to the power of x <= 0, to 2e-7 of it: that of the nearest whole number times a polynomial."""
     x = larger(in_all_lanes(np.float32(-126.0)), x)
-    whole = floor(x + in_all_lanes(np.float32(0.5)))
-    f = x - whole
+    rounded = x + in_all_lanes(np.float32(NO_FRACTIONS))
+    f = x - (rounded - in_all_lanes(np.float32(NO_FRACTIONS)))
     p = in_all_lanes(np.float32(0.0013276461530985773))
     p = p * f + in_all_lanes(np.float32(0.009675541251228797))
     p = p * f + in_all_lanes(np.float32(0.0555071330586156))
     p = p * f + in_all_lanes(np.float32(0.2402211972591194))
     p = p * f + in_all_lanes(np.float32(0.6931469670449435))
     p = p * f + in_all_lanes(np.float32(1.0000000716540458))
-    return p * power_of_two(whole)
+    return p * power_of_two(rounded)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from functools import wraps
 
 import numpy as np
+from numba import njit
 from torch import Tensor
 
 from stkd_screen.jit import cached, index
-from stkd_screen.smiles.tokens import NOTHING
 
 EPSILON = 1e-5  # of nn.LayerNorm
 
@@ -28,17 +28,19 @@ def kernel(function: Callable) -> Callable[..., None]:
 
 
 def helper(function: Callable) -> Callable:
-    return cached(forceinline=True, fastmath=REORDERED, error_model="numpy")(function)
+    """A part of such functions, compiled into each of them. It has no cache of its own: that would name the
+    classes of its types, and not be read any more when one of these is renamed."""
+    return njit(function, forceinline=True, fastmath=REORDERED, error_model="numpy")
 
 
 @kernel
-def sum_of_entries(tokens, table, x):  # type: ignore[no-untyped-def]
-    """x[i]: the sum of the rows of `table` that token i names."""
+def sum_of_entries(tokens, nothing, table, x):  # type: ignore[no-untyped-def]
+    """x[i]: the sum of the rows of `table` that token i names, `nothing` aside."""
     for i in range(len(tokens)):
         row = x[i]
         row[:] = 0.0
         for entry in tokens[i]:
-            if entry != NOTHING:
+            if entry != nothing:
                 named = table[index(entry)]
                 for d in range(len(row)):
                     row[d] += named[d]

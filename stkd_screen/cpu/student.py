@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from stkd_screen.cpu.attention import ROWS, attend, whole_tiles
 from stkd_screen.cpu.kernels import add_and_norm, gelu, norm, sum_of_entries
+from stkd_screen.smiles.tokens import NOTHING
 from stkd_screen.student import FingerprintHead, Layer, Student
 
 CACHE_LINE = 16  # floats
@@ -53,10 +54,10 @@ class CpuStudent:
         B, T, entries = tokens.shape
         N, D = B * T, self.student.config.width
         x, normed = space("x", N, D), space("normed", N, D)
-        sum_of_entries(tokens.view(N, entries), self.student.table.detach(), x)
+        sum_of_entries(tokens.view(N, entries), NOTHING, self.student.table.detach(), x)
         norm(x, *_gain_and_shift(self._norms[0]), normed)
         for layer, next_norm in zip(self._layers, self._norms[1:], strict=True):
-            layer(x, normed, n_atoms, next_norm, space)
+            layer(x, normed, n_atoms.view(B), next_norm, space)
         summary = self.student.norm(self._last(x, normed, T))
         embedding = summary if self._head is None else self._head(x, T, space)
         return embedding, self.student.readout(summary)
@@ -84,7 +85,7 @@ class _AllTokens:
         attention = layer.attention
         self.heads, self.key_width = attention.heads, attention.key_width
         D = attention.project.in_features
-        # (H, K, D) each; the scores are to come out scaled, as powers of 2.
+        # (H, K, D) each; the scores are to come out scaled, as exponents of 2.
         weight = attention.project.weight.detach()
         query, key, value, *bias = weight.view(-1, attention.heads, self.key_width, D)
         query = query * (LOG2_E / math.sqrt(self.key_width))
