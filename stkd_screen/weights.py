@@ -222,6 +222,12 @@ def model_kind(folder: Path) -> str:
     return str(_read_config(folder / "config.json").get("kind", "student"))
 
 
+def trained_preset(folder: Path) -> str | None:
+    """The preset whose options a folder's model was trained with, as far as its config.json says so."""
+    training = _read_config(folder / "config.json").get("training", {})
+    return training.get("options", {}).get("preset")
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

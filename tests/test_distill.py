@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from test_graphs import labelled
 
+from stkd_screen.cli.training import preset_of
 from stkd_screen.errors import TrainingError, WeightsError
 from stkd_screen.student import PRESETS
 from stkd_screen.targets import in_units
@@ -20,7 +22,7 @@ from stkd_screen.teach.evaluate import predict
 from stkd_screen.teach.graphormer import PRESETS as TEACHER_PRESETS
 from stkd_screen.teach.labelled import LabelledMolecules, joined
 from stkd_screen.teach.targets import TargetColumn
-from stkd_screen.teach.teach import TeachConfig, teach
+from stkd_screen.teach.teach import TeachConfig, TeacherTrainer, teach
 from stkd_screen.teach.teacher import Teacher, load_teacher
 from stkd_screen.teach.teacher import predict as predict_as_teacher
 from stkd_screen.teach.train import TrainConfig, starting_student, train
@@ -478,6 +480,26 @@ def test_a_teacher_may_go_on_from_another_and_learn_more_targets(data, teacher, 
         assert taught.training["before"][name] == pytest.approx(measures, rel=1e-5)
     types = teacher.coverage.atom_types["toy"]
     assert np.isin(types, taught.coverage.atom_types["toy"]).all()
+
+
+def test_the_start_is_in_the_card_and_no_other_may_take_its_place(data, teacher_folder, teacher, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(teacher_folder, start)
+    config = TeachConfig(preset="tiny", start=str(start), epochs=1, batch_size=16, learning_rate=1e-4)
+    before = TeacherTrainer(data, config).identity()
+    teach(data, config, tmp_path / "more")
+    card = (tmp_path / "more" / "README.md").read_text(encoding="utf-8")
+    assert f"Went on from weights with SHA-256 `{teacher.sha256}`" in card
+    shutil.rmtree(start)
+    shutil.copytree(tmp_path / "more", start)
+    assert TeacherTrainer(data, config).identity() != before
+
+
+def test_the_options_of_a_run_that_goes_on_are_those_of_its_start(teacher_folder, distilled_folder):
+    assert preset_of(None, None, "slim") == "slim"
+    assert preset_of(None, str(teacher_folder), "slim") == "tiny"
+    assert preset_of("base", str(teacher_folder), "slim") == "base"
+    assert preset_of(None, str(distilled_folder), "small", grow="large") == "large"
 
 
 def test_distilling_may_go_on_from_weights(data, teacher, distilled_folder, tmp_path):

@@ -18,6 +18,7 @@ from stkd_screen.cli.training import (
     LearningRate,
     LkmGamma,
     MaxMinutes,
+    Preset,
     RandomOrders,
     Restart,
     Seed,
@@ -58,9 +59,7 @@ def distill(
         float | None,
         typer.Option(min=0, max=1, help="Share of unlabelled molecules in an epoch, where there are enough."),
     ] = None,
-    preset: Annotated[
-        str, typer.Option(help="Size of the student: small, large, paper, mini or tiny.")
-    ] = "small",
+    preset: Preset = None,
     epochs: Epochs = None,
     max_minutes: MaxMinutes = None,
     batch_size: BatchSize = None,
@@ -111,7 +110,7 @@ def distill(
         stkd-screen distill qm9.csv --teacher teachers/qm9 --unlabelled zinc/ -o weights/mine
     """
     from stkd_screen.cli.display import Terminal, TrainingDisplay
-    from stkd_screen.cli.training import announce, given, read_training_set, report_end
+    from stkd_screen.cli.training import announce, given, preset_of, read_training_set, report_end
     from stkd_screen.encoder import choose_device
     from stkd_screen.teach.distill import DistillConfig, parse_layer_pairs
     from stkd_screen.teach.distill import distill as run_distillation
@@ -129,7 +128,7 @@ def distill(
         # Soft targets alone: a trained student's states are far from the scale that W_feat starts with.
         alpha, beta, initial_stage = alpha or 0.0, beta or 0.0, initial_stage or 0.0
     config = DistillConfig.of(
-        preset,
+        preset_of(preset, start, "small", grow),
         **given(
             start=start,
             grow=grow,

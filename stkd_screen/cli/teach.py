@@ -32,7 +32,10 @@ def teach(
     split_column: SplitColumn = None,
     split_by: SplitBy = None,
     split_seed: SplitSeed = 0,
-    preset: Annotated[str, typer.Option(help="Size of the teacher: slim, base or tiny.")] = "slim",
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Size of the teacher: slim, base or tiny. [default: slim, or that of --from]"),
+    ] = None,
     epochs: Epochs = None,
     max_minutes: MaxMinutes = None,
     batch_size: BatchSize = None,
@@ -52,14 +55,14 @@ def teach(
         stkd-screen teach qm9.csv -o teachers/qm9
     """
     from stkd_screen.cli.display import Terminal, TrainingDisplay
-    from stkd_screen.cli.training import given, read_training_set, report_end
+    from stkd_screen.cli.training import given, preset_of, read_training_set, report_end
     from stkd_screen.encoder import choose_device
     from stkd_screen.teach.teach import TeachConfig
     from stkd_screen.teach.teach import teach as run_teaching
 
     console = Terminal(stderr=True)
     config = TeachConfig.of(
-        preset,
+        preset_of(preset, start, "slim"),
         **given(
             start=start,
             epochs=epochs,

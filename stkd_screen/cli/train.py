@@ -17,6 +17,7 @@ from stkd_screen.cli.training import (
     LearningRate,
     LkmGamma,
     MaxMinutes,
+    Preset,
     RandomOrders,
     Restart,
     Seed,
@@ -37,9 +38,7 @@ def train(
     split_column: SplitColumn = None,
     split_by: SplitBy = None,
     split_seed: SplitSeed = 0,
-    preset: Annotated[
-        str, typer.Option(help="Size of the student: small, large, paper, mini or tiny.")
-    ] = "small",
+    preset: Preset = None,
     epochs: Epochs = None,
     max_minutes: MaxMinutes = None,
     batch_size: BatchSize = None,
@@ -63,14 +62,14 @@ def train(
         stkd-screen train mine.csv --target lab.gap=gap_ev:eV -o weights/mine
     """
     from stkd_screen.cli.display import Terminal, TrainingDisplay
-    from stkd_screen.cli.training import given, read_training_set, report_end
+    from stkd_screen.cli.training import given, preset_of, read_training_set, report_end
     from stkd_screen.encoder import choose_device
     from stkd_screen.teach.train import TrainConfig, needs_graphs
     from stkd_screen.teach.train import train as run_training
 
     console = Terminal(stderr=True)
     config = TrainConfig.of(
-        preset,
+        preset_of(preset, start, "small", grow),
         **given(
             start=start,
             grow=grow,

@@ -37,6 +37,13 @@ Dropout = Annotated[float | None, typer.Option(min=0, max=1, help="Instead of th
 LkmGamma = Annotated[
     float | None, typer.Option(min=0, help="Strength of layer-to-layer knowledge mixing, 0.02 for example.")
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Size of the student: small, large, paper, mini or tiny. [default: that of --grow or --from, "
+        "else small]"
+    ),
+]
 RandomOrders = Annotated[
     float | None,
     typer.Option(min=0, max=1, help="Share of molecules shown with their atoms in random order."),
@@ -147,6 +154,13 @@ def announce(console: "Console", data: "LabelledMolecules") -> None:
         console.print(f"left out: {reason}", style="yellow", highlight=False)
     for note in data.notes:
         console.print(f"note: {note}", style="yellow", highlight=False)
+
+
+def preset_of(preset: str | None, start: str | None, default: str, grow: str | None = None) -> str:
+    """Whose options a run takes: the preset given, else that it grows to, or its start was trained with."""
+    from stkd_screen.weights import find_weights, trained_preset
+
+    return preset or grow or (start and trained_preset(find_weights(start))) or default
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -82,6 +82,8 @@ class Trainer(ABC):
         "losses", "before", "best_loss", "best_metrics", "history",
     )  # fmt: skip
 
+    start: Any = None  # the trained model it goes on from, if any: its weights or teacher
+
     def __init__(self, data: LabelledMolecules, config: LoopConfig) -> None:
         self.data, self.columns, self.config = data, data.columns, config
         self.device = torch.device(config.device)
@@ -313,7 +315,7 @@ class Trainer(ABC):
 
     def about(self) -> dict[str, Any]:
         """How the model came to be, for its folder."""
-        return {
+        return self._of_start() | {
             "data": self.data.files,
             "columns": [asdict(column) for column in self.columns],
             "left_out": self.data.left_out,
@@ -327,6 +329,9 @@ class Trainer(ABC):
             "versions": {"stkd-screen": __version__, "torch": torch.__version__},
         }
 
+    def _of_start(self) -> dict[str, str]:
+        return {"start": self.start.sha256} if self.start is not None else {}
+
     # Checkpoints
 
     def identity(self) -> dict[str, Any]:
@@ -338,6 +343,7 @@ class Trainer(ABC):
             "data": self.data.fingerprint(),
             "targets": [asdict(column) for column in self.columns],
             **options,
+            **self._of_start(),  # by its hash, not its name
         }
 
     def state(self) -> dict[str, Any]:
