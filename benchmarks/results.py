@@ -11,6 +11,7 @@ errors are those of a model's config.json, measured when its training ended.
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ The paper's table 1 ([ST-KD](../README.md#sources)) with models trained here: me
 against density functional theory, on molecules of the test split, which took no part in training or choice.
 All models learned from the same {train:,} labelled molecules ({tables}),
 with the same targets, split and evaluation; the student also from molecules without labels, which its teacher
-answered for.{missing}
+answered for.{teacher}{missing}
 
 Written by `benchmarks/results.py`; how to train the models: [benchmarks](../benchmarks/README.md). What each
 loss brings, the paper's table 4: [distill](distill.md#what-is-learned).
@@ -97,7 +98,7 @@ TABLE_2 = """
 `small` after fine-tuning on small tables by `benchmarks/fine_tune.py`, beside MLP-ECFP trained on the same
 rows, from scratch, with the same options: mean and standard deviation of {seeds} runs on the test split.
 `hash`: a tenth of the molecules, none of which took part in training `small`; `scaffold`: the tenth with the
-rarest scaffolds. The weights are the best by the valid split. The paper splits all but HIV at random.
+rarest scaffolds. The weights are the best by the valid split. The paper splits all but HIV at random.{start}
 
 {table}
 """
@@ -107,7 +108,7 @@ TABLE_9 = """
 
 `small` fine-tuned, and MLP-ECFP trained, on {train:,} training molecules of QM9, those for which all twelve
 targets could be had; the paper had 107,000. Mean absolute errors on {test:,} test molecules, none of which
-took part in training `small`; mean of {seeds} runs.
+took part in training `small`; mean of {seeds} runs.{start}
 
 {table}
 """
@@ -180,6 +181,7 @@ def page(folders: list[Path]) -> str:
     heads = ["model", "parameters", "epochs", "minutes", "paper: parameters", "gap, train", "gap, valid"]
     missing = [NAMES[kind] for kind in PAPER if kind not in map(kind_of, configs)]
     return PAGE.format(
+        teacher=other_teacher(configs),
         missing=f" Of the paper's models {', '.join(missing)} are missing here." if missing else "",
         train=fewest,
         tables=", ".join(f"`{name}`" for name in sorted(tables[0])),
@@ -187,6 +189,17 @@ def page(folders: list[Path]) -> str:
         train_table=table(["train", *names], [row_of(config, "train") for config in with_train]),
         training=table(heads, list(map(training_of, configs, sizes))),
     )
+
+
+def other_teacher(configs: list[dict[str, Any]]) -> str:
+    """What the teacher of a student was like, where it is none of the models."""
+    there = {config.get("sha256") for config in configs}
+    for config in configs:
+        teacher = config["training"].get("teacher")
+        if teacher is not None and teacher["sha256"] not in there:
+            errors = ", ".join(row_of({**config, "metrics": teacher["metrics"]}, "test")[1:])
+            return f" That was not the one below, but an earlier one ({errors} eV on the test split)."
+    return ""
 
 
 def fine_tuned_pages(folder: Path) -> str:
@@ -222,12 +235,19 @@ def table_2(runs: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
         rows.append([name, meaning, ways, *counts, *figures])
     heads = ["data", "measure", "split", "train", "test", MLP, SMALL]
     counted = {len(of) for of_table in runs.values() for of in of_table.values() if of}
-    return TABLE_2.format(seeds=numbers(counted), table=table(heads, rows))
+    start = started_from(run for of_table in runs.values() for run in of_table[SMALL])
+    return TABLE_2.format(seeds=numbers(counted), start=start, table=table(heads, rows))
 
 
 def any_of(of_table: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """The configuration of one of the runs on a table."""
     return next(config for of in of_table.values() for config in of)
+
+
+def started_from(runs: Iterable[dict[str, Any]]) -> str:
+    """Which weights were fine-tuned, as far as the runs say so."""
+    known = sorted({run["training"]["start"][:12] for run in runs if "start" in run["training"]})
+    return f" Fine-tuned were the weights with SHA-256 `{'` and `'.join(known)}`." if known else ""
 
 
 def numbers(counted: set[int]) -> str:
@@ -263,7 +283,8 @@ def table_9(of_table: dict[str, list[dict[str, Any]]]) -> str:
     counts = {split: one["training"]["molecules"][split] for split in ("train", "test")}
     counted = {len(of) for of in of_table.values() if of}
     heads = ["target", "unit", MLP, SMALL, "paper"]
-    return TABLE_9.format(**counts, seeds=numbers(counted), table=table(heads, rows))
+    start = started_from(of_table[SMALL])
+    return TABLE_9.format(**counts, seeds=numbers(counted), start=start, table=table(heads, rows))
 
 
 def figure_page(folders: list[Path], speed: dict[str, Any], picture: Path) -> str:

@@ -18,7 +18,7 @@ from stkd_screen.files import whole
 from stkd_screen.targets import Target
 
 FILE = "errors.safetensors"
-MEASURES = 5  # of a molecule, beside the direction of its embedding
+MEASURES = 6  # of a molecule, beside the direction of its embedding
 _SMALLEST_DISAGREEMENT = 0.04  # standard deviations of the target; what is below says nothing
 
 
@@ -30,7 +30,8 @@ class ExpectedErrors:
     # () float32 distance to the nearest centre that 95% of the valid molecules keep
     radius: np.ndarray | np.floating
     size: np.ndarray | np.floating  # () float32 heavy atoms that 95% of the valid molecules do not exceed
-    coefficients: np.ndarray  # (5 + E,) float32 of `measures`, in the logarithm of the half-width
+    few: np.ndarray | np.floating  # () float32 heavy atoms; with so few, or fewer, labelled ones are rare
+    coefficients: np.ndarray  # (6 + E,) float32 of `measures`, in the logarithm of the half-width
     factors: np.ndarray  # (targets of the level,) float32 half-width where all measures are 0, or NaN
 
     def domain(self, embedding: np.ndarray) -> np.ndarray:
@@ -42,7 +43,7 @@ class ExpectedErrors:
             return np.sqrt(np.maximum(nearest, 0)) / self.radius
 
     def half_widths(self, measures: np.ndarray) -> np.ndarray:
-        """(R, 5 + E) -> (R, targets of the level): of the 90% intervals, in their units, NaN where no label
+        """(R, 6 + E) -> (R, targets of the level): of the 90% intervals, in their units, NaN where no label
         calibrates them."""
         return np.exp(measures @ self.coefficients)[:, None] * self.factors
 
@@ -71,9 +72,10 @@ def measures(
         ionic, unpaired: (R,) bool, as `Molecules` has them.
 
     Returns:
-        (R, 5 + E) float32: the logarithms of how many times the molecule is as large as those of the level,
+        (R, 6 + E) float32: the logarithms of how many times the molecule is as large as those of the level,
         and as far away, both 0 within it, and of the disagreement between levels; of 10 for an ion or a
-        zwitterion, and of 10 for a radical, else 0; then the embedding at unit length.
+        zwitterion, of 10 for a radical, and of 10 for one of very few atoms, else 0; then the embedding at
+        unit length.
     """
     larger = np.log(np.maximum(heavy_atoms / errors.size, 1))
     farther = np.log(np.maximum(domain, 1))
@@ -81,7 +83,7 @@ def measures(
     with np.errstate(invalid="ignore", over="ignore"):
         length = np.linalg.norm(embedding, axis=1, keepdims=True)
         direction = embedding / np.maximum(length, 1e-12)
-    odd = np.log(10) * np.column_stack([ionic, unpaired])
+    odd = np.log(10) * np.column_stack([ionic, unpaired, heavy_atoms <= errors.few])
     return np.column_stack([larger, farther, apart, odd, direction]).astype(np.float32)
 
 

@@ -26,7 +26,13 @@ from stkd_screen.forward import ForwardPass
 from stkd_screen.output import OutputOptions, schema
 from stkd_screen.records import RecordReader
 from stkd_screen.targets import Target
-from stkd_screen.teach.calibrate import calibrate, interval_metrics, interval_score
+from stkd_screen.teach.calibrate import (
+    RARE,
+    calibrate,
+    interval_metrics,
+    interval_score,
+    predictions_with_half_widths,
+)
 from stkd_screen.teach.tables import read_labelled
 from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.weights import load_weights, save_weights
@@ -64,9 +70,26 @@ def calibrated(toy, noisy, tmp_path_factory):
     return folder, errors, data
 
 
+def measured_intervals(weights, errors, data, splits):
+    predicted, half_widths = predictions_with_half_widths(replace(weights, errors=errors), data, splits)
+    return interval_metrics(predicted, half_widths, weights.targets, data, splits)
+
+
+def test_half_widths_of_many_molecules_are_those_of_embed(calibrated, noisy, monkeypatch):
+    folder, _, data = calibrated
+    monkeypatch.setattr("stkd_screen.teach.calibrate.AT_ONCE", 100)
+    predicted, half_widths = predictions_with_half_widths(load_weights(folder), data, ["valid", "test"])
+    smiles = pl.read_csv(noisy)["smiles"].to_list()
+    frame = load(folder, "cpu").embed(smiles)
+    asked = np.concatenate([data.rows("valid"), data.rows("test")])
+    for ours, column in ((predicted, "weight_ev"), (half_widths, "weight_ev_err")):
+        np.testing.assert_allclose(ours[asked, 0], frame[column].to_numpy()[asked], rtol=1e-4)
+        assert np.isnan(ours[data.rows("train")]).all()
+
+
 def test_intervals_hold_what_they_promise_and_are_narrow_where_they_can_be(calibrated):
     folder, errors, data = calibrated
-    measured = interval_metrics(load_weights(folder), errors, data, ["test"])["test"]["toy.weight"]
+    measured = measured_intervals(load_weights(folder), errors, data, ["test"])["test"]["toy.weight"]
     assert 0.86 < measured["covered"] < 0.94
     assert measured["score"] < 0.9 * measured["constant_score"]
     frame = load(folder, "cpu").embed(["CCCOCCC", "FCCOCCF"])
@@ -104,7 +127,8 @@ def test_measures_by_hand():
         regions=np.array([[3, 4], [0, 0]], np.float32),
         radius=np.float32(2.5),
         size=np.float32(10),
-        coefficients=np.array([1, 0.5, 0, 0.5, 1, 0, 0], np.float32),
+        few=np.float32(10),
+        coefficients=np.array([1, 0.5, 0, 0.5, 1, 0.5, 0, 0], np.float32),
         factors=np.array([0.1], np.float32),
     )
     embedding, prediction = (
@@ -125,16 +149,23 @@ def test_measures_by_hand():
         np.array([True, False]),
         np.array([False, False]),
     )
-    ion = [0, 0, np.log(0.54), np.log(10), 0, 0.6, 0.8]
-    large = [np.log(2), np.log(4), np.log(0.04), 0, 0, 0.6, 0.8]
-    np.testing.assert_allclose(given, [ion, large], rtol=1e-5)
-    np.testing.assert_allclose(errors.half_widths(given)[:, 0], [0.1 * 10**0.5, 0.1 * 2 * 2], rtol=1e-5)
+    ion_of_few_atoms = [0, 0, np.log(0.54), np.log(10), 0, np.log(10), 0.6, 0.8]
+    large = [np.log(2), np.log(4), np.log(0.04), 0, 0, 0, 0.6, 0.8]
+    np.testing.assert_allclose(given, [ion_of_few_atoms, large], rtol=1e-5)
+    np.testing.assert_allclose(errors.half_widths(given)[:, 0], [0.1 * 10, 0.1 * 2 * 2], rtol=1e-5)
 
 
 def test_ions_zwitterions_and_radicals_are_less_sure():
     frame = load("small", "cpu").embed(["NCC(=O)O", "[NH3+]CC(=O)[O-]", "CCC(C)C", "C[CH]C(C)C"])
     widths = frame["gap_ev_err"].to_list()
     assert widths[1] > 2 * widths[0] and widths[3] > 1.2 * widths[2]
+
+
+def test_few_atoms_are_those_that_few_labelled_molecules_have(calibrated, noisy):
+    heavy = pl.read_csv(noisy).filter(pl.col("split") == "train")["smiles"].str.count_matches("[A-Z]")
+    few = load_weights(calibrated[0]).errors["toy"].few
+    share = (heavy <= few).mean()
+    assert share <= RARE < (heavy <= few + 1).mean()
 
 
 def test_larger_molecules_of_another_level_count(toy, noisy, tmp_path):
@@ -169,7 +200,7 @@ def test_a_handful_of_other_molecules_does_not_rule(toy, noisy, tmp_path):
     far.write_csv(tmp_path / "far.csv")
     own, elsewhere = (TargetColumn.parse(t) for t in ("toy.weight=heavy:eV", "other.weight=elsewhere:eV"))
     data = read_labelled([noisy, tmp_path / "far.csv"], [own, elsewhere])
-    measured = interval_metrics(weights, calibrate(weights, data), data, ["test"])["test"]["toy.weight"]
+    measured = measured_intervals(weights, calibrate(weights, data), data, ["test"])["test"]["toy.weight"]
     assert 0.86 < measured["covered"] < 0.94
     assert measured["score"] < measured["constant_score"]
 

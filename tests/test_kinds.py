@@ -83,6 +83,21 @@ def test_errors_by_kind_are_those_of_their_molecules(measured):
     assert sum(metrics[targets[0].full_name]["n"] for metrics in sizes) == len(rows)
 
 
+def test_coverage_of_a_kind_is_that_of_its_molecules(measured):
+    data, targets, predicted = measured
+    half_widths = np.full_like(predicted, np.nan)
+    half_widths[:, 0] = 0.7
+    found = errors_by_kind(predicted, targets, data, ["train"], half_widths)["train"]["with N"]
+    rows = data.rows("train")
+    with_n = rows[kinds_of(data.molecules)["with N"][rows]]
+    off = np.abs(predicted - data.targets)[with_n, 0]
+    assert found[targets[0].full_name]["covered"] == pytest.approx((off <= 0.7).mean())
+    assert "covered" not in found[targets[1].full_name]
+    worst = furthest_off(predicted, targets, data, ["train"], 1, half_widths)["train"]
+    assert worst[targets[0].full_name][0]["half_width"] == pytest.approx(0.7)
+    assert "half_width" not in worst[targets[1].full_name][0]
+
+
 def test_the_furthest_off_come_first(measured):
     data, targets, predicted = measured
     found = furthest_off(predicted, targets, data, ["valid"], 3)["valid"]

@@ -26,6 +26,16 @@ def test_the_figures_are_those_of_the_models():
     assert "119,954 labelled molecules" in text
 
 
+def test_a_teacher_that_is_not_shown_is_told_of():
+    folders = [find_weights("slim-teacher"), find_weights("small")]
+    taught = json.loads((folders[1] / "config.json").read_text())["training"]["teacher"]
+    errors = ", ".join(f"{measures['mae']:.3f}" for measures in taught["metrics"]["test"].values())
+    sentence = f"That was not the one below, but an earlier one ({errors} eV on the test split)."
+    shown = json.loads((folders[0] / "config.json").read_text())["sha256"] == taught["sha256"]
+    assert (sentence in page(folders)) != shown
+    assert sentence in page(folders[1:])
+
+
 def test_models_of_other_data_have_no_place_in_it(toy):
     with pytest.raises(StkdError, match="did not learn from the tables of"):
         page([find_weights("small"), toy.weights])
@@ -73,7 +83,12 @@ def test_energies_of_table_2_are_in_hartree_and_those_of_table_9_in_ev(tmp_path)
         run_of(tmp_path / f"qm8/small-{seed}", "student", [("E1", "eV", mae), ("f1", "none", 0.03)])
     twelve = [("gap", "eV", 0.12), ("mu", "D", 0.4)]
     run_of(tmp_path / "qm9_12_targets/small-0", "student", twelve)
+    path = tmp_path / "qm8" / "small-1" / "config.json"
+    config = json.loads(path.read_text())
+    config["training"]["start"] = "0123456789abcdef"
+    path.write_text(json.dumps(config))
     text = fine_tuned_pages(tmp_path)
+    assert text.count("Fine-tuned were the weights with SHA-256 `0123456789ab`.") == 1
     assert "| qm8 | MAE, mean of 12 targets, hartree or none | hash | 9 | 1 |  | 0.0225 ± 0.0035 |" in text
     assert "| gap | eV |  | 0.12 | 0.08795 |" in text and "| mu | D |  | 0.4 | 0.3548 |" in text
 

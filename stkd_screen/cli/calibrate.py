@@ -25,12 +25,14 @@ def calibrate(
 
         stkd-screen calibrate weights/mine mine.csv
     """
+    from dataclasses import replace
+
     from stkd_screen.cli.display import Terminal, intervals_table
     from stkd_screen.cli.training import read_for_model
     from stkd_screen.encoder import choose_device
     from stkd_screen.expected_errors import FILE, save_errors
     from stkd_screen.teach.calibrate import calibrate as learn
-    from stkd_screen.teach.calibrate import interval_metrics
+    from stkd_screen.teach.calibrate import interval_metrics, predictions_with_half_widths
     from stkd_screen.weights import find_weights, load_weights
 
     folder = find_weights(weights)
@@ -49,6 +51,8 @@ def calibrate(
     )
     errors = learn(model, labelled)
     save_errors(errors, model.sha256, folder)
-    measured = interval_metrics(model, errors, labelled, ["valid", "test"])
+    splits = ["valid", "test"]
+    answers = predictions_with_half_widths(replace(model, errors=errors), labelled, splits)
+    measured = interval_metrics(*answers, model.targets, labelled, splits)
     Terminal().print(intervals_table(measured, model.targets))
     notes.print(f"in {folder}: {FILE}", highlight=False)

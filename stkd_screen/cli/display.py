@@ -13,7 +13,14 @@ from rich.text import Text
 from stkd_screen.cli.text import printable
 
 # Measures and their headings, in the order of columns.
-MEASURES = {"mae": "MAE", "rmse": "RMSE", "r2": "R2", "auc": "AUC", "log_loss": "log loss"}
+MEASURES = {
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R2",
+    "auc": "AUC",
+    "log_loss": "log loss",
+    "covered": "inside",
+}
 
 if TYPE_CHECKING:
     from stkd_screen.embed import Summary
@@ -42,7 +49,7 @@ def metrics_table(metrics: "dict[str, Metrics]", targets: "list[Target]", of: st
     table.add_column("molecules", justify="right")
     for split, by_target in metrics.items():
         for name, measures in by_target.items():
-            figures = [_figure(measures.get(key, math.nan)) for key in shown]
+            figures = [_figure(measures.get(key, math.nan), key) for key in shown]
             table.add_row(name, split, *figures, units[name], f"{measures['n']:,}")
     return table
 
@@ -54,21 +61,21 @@ def intervals_table(intervals: "dict[str, dict[str, dict[str, float]]]", targets
     table.add_column("molecules", justify="right")
     for split, by_target in intervals.items():
         for name, measures in by_target.items():
-            figures = [_figure(measures[key]) for key in ("width", "score", "constant_score")]
-            inside = f"{measures['covered']:.1%}"
-            table.add_row(name, split, inside, *figures, units[name], f"{measures['n']:,}")
+            figures = [_figure(measures[key], key) for key in ("covered", "width", "score", "constant_score")]
+            table.add_row(name, split, *figures, units[name], f"{measures['n']:,}")
     return table
 
 
 def worst_table(worst: "dict[str, dict[str, list[dict]]]", targets: "list[Target]") -> Table:
     """The molecules that `furthest_off` found, as a table."""
     units = {target.full_name: target.unit for target in targets}
-    table = _table(("target", "split"), ("label", "predicted", "off"))
+    shown = ("label", "predicted", "off", "half_width")
+    table = _table(("target", "split"), [key.replace("_", "-") for key in shown])
     table.add_column("molecule", overflow="fold")
     for split, by_target in worst.items():
         for name, molecules in by_target.items():
             for one in molecules:
-                figures = [f"{one[key]:.3f}" for key in ("label", "predicted", "off")]
+                figures = [f"{one[key]:.3f}" if key in one else "" for key in shown]
                 table.add_row(name, split, *figures, units[name], one["smiles"])
     return table
 
@@ -79,7 +86,7 @@ def writings_table(spread: "dict[str, dict[str, float]]", targets: "list[Target]
     table.add_column("molecules", justify="right")
     for target in targets:
         measures = spread[target.full_name]
-        figures = [_figure(measures[key]) for key in ("random", "random_95", "kekule")]
+        figures = [_figure(measures[key], key) for key in ("random", "random_95", "kekule")]
         table.add_row(target.full_name, *figures, target.unit, f"{measures['n']:,}")
     return table
 
@@ -95,9 +102,11 @@ def _table(names: Sequence[str], figures: Sequence[str], *, no_wrap: bool = Fals
     return table
 
 
-def _figure(value: float) -> str:
+def _figure(value: float, measure: str) -> str:
     """Nothing where a measure does not exist: a class has no MAE, a single molecule no R2."""
-    return "" if math.isnan(value) else f"{value:.4f}"
+    if math.isnan(value):
+        return ""
+    return f"{value:.1%}" if measure == "covered" else f"{value:.4f}"
 
 
 def _main_measure(name: str, measures: dict[str, float]) -> str:

@@ -67,7 +67,7 @@ def evaluate(
     )
     from stkd_screen.cli.training import read_for_model
     from stkd_screen.encoder import choose_device
-    from stkd_screen.teach.calibrate import interval_metrics
+    from stkd_screen.teach.calibrate import interval_metrics, predictions_with_half_widths
     from stkd_screen.teach.evaluate import evaluate_model, predictions
     from stkd_screen.teach.kinds import errors_by_kind, furthest_off
     from stkd_screen.teach.labelled import SPLITS
@@ -97,20 +97,25 @@ def evaluate(
             graphs=model.needs_graphs,
         )
         targets, asked = model.targets, split or SPLITS
-        predicted = predictions(lambda rows: model.predict(labelled, rows), targets, labelled, asked)
+        half_widths = None
+        if model.weights is not None and model.weights.errors:
+            predicted, half_widths = predictions_with_half_widths(model.weights, labelled, asked)
+        else:
+            predicted = predictions(lambda rows: model.predict(labelled, rows), targets, labelled, asked)
         measured |= evaluate_model(predicted, targets, labelled, asked)
         tables.append(metrics_table(measured, targets))
         splits = [name for name in measured if split or name != "train"]
-        if model.weights is not None:
-            intervals = interval_metrics(model.weights, model.weights.errors, labelled, splits)
-            if intervals:
-                measured["intervals"] = intervals
-                tables.append(intervals_table(intervals, targets))
+        intervals: dict[str, dict] = {}
+        if half_widths is not None:
+            intervals = interval_metrics(predicted, half_widths, targets, labelled, splits)
+        if intervals:
+            measured["intervals"] = intervals
+            tables.append(intervals_table(intervals, targets))
         if by_kind:
-            measured["kinds"] = errors_by_kind(predicted, targets, labelled, splits)
+            measured["kinds"] = errors_by_kind(predicted, targets, labelled, splits, half_widths)
             tables += [metrics_table(kinds, targets, split) for split, kinds in measured["kinds"].items()]
         if worst:
-            measured["worst"] = furthest_off(predicted, targets, labelled, splits, worst)
+            measured["worst"] = furthest_off(predicted, targets, labelled, splits, worst, half_widths)
             tables.append(worst_table(measured["worst"], targets))
     if writings:
         student = load_weights(weights, with_errors=False)

@@ -10,8 +10,8 @@ from torch import Tensor
 from stkd_screen.errors import TrainingError
 from stkd_screen.expected_errors import MEASURES, ExpectedErrors, measures, same_property
 from stkd_screen.forward import ForwardPass
-from stkd_screen.targets import in_units, of_level
-from stkd_screen.teach.evaluate import labels_of
+from stkd_screen.targets import Target, in_units, of_level
+from stkd_screen.teach.evaluate import check_splits, labels_of
 from stkd_screen.teach.labelled import LabelledMolecules
 from stkd_screen.weights import Weights
 
@@ -19,6 +19,8 @@ COVERAGE = 0.9
 FEWEST = 100  # labels in the valid split, below which a 90% interval, or what goes into it, is a guess
 REGIONS = 256
 MOST_FOR_REGIONS = 30_000  # labelled training molecules of a level that its regions are found from
+RARE, MOST_RARE = 0.03, 500  # share, and number, of training molecules of few atoms that make them rare
+AT_ONCE = 16_384  # molecules whose embeddings are held in memory where their half-widths alone are kept
 FOLDS = 5
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # on the direction of the embedding; chosen by cross-validation
 
@@ -27,6 +29,7 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # on the direction of the embedding; chosen b
 class _Answers:
     """What a model says of M labelled molecules, those left out for which it has no finite value."""
 
+    rows: np.ndarray  # (M,) of the data
     truth: np.ndarray  # (M, targets) labels, NaN where there is none
     embedding: np.ndarray  # (M, E)
     prediction: np.ndarray  # (M, targets) in their units
@@ -67,10 +70,12 @@ def calibrate(weights: Weights, data: LabelledMolecules, seed: int = 0) -> dict[
     for level in weights.levels:
         numbers = [k for k in of_level(weights.targets, level) if not weights.targets[k].is_class]
         own = [k for k in numbers if np.isfinite(valid.truth[:, k]).sum() >= FEWEST]
-        labelled = rng.permutation(train[np.isfinite(truth[train][:, own]).any(1)])[:MOST_FOR_REGIONS]
+        labelled = rng.permutation(train[np.isfinite(truth[train][:, own]).any(1)])
         if len(labelled):
-            near = _answers(weights, data, truth, labelled)
-            calibrated[level] = _fitted(level, own, weights, valid, _regions(near.embedding, rng), rng)
+            near = _answers(weights, data, truth, labelled[:MOST_FOR_REGIONS])
+            heavy = np.sort(data.molecules.heavy_atoms()[labelled])
+            few = heavy[int(min(MOST_RARE, RARE * len(heavy)))] - 1
+            calibrated[level] = _fitted(level, own, weights, valid, _regions(near.embedding, rng), few, rng)
     if not calibrated:
         raise TrainingError(
             f"expected errors need a target that is a number, with {FEWEST} labels in the valid split and "
@@ -79,28 +84,61 @@ def calibrate(weights: Weights, data: LabelledMolecules, seed: int = 0) -> dict[
     return calibrated
 
 
+def predictions_with_half_widths(
+    weights: Weights, data: LabelledMolecules, splits: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a student says of each molecule of some splits, and the half-widths of its 90% intervals.
+
+    Returns:
+        As `predictions` gives them, and the half-widths likewise, NaN where nothing calibrates them.
+
+    Raises:
+        TrainingError: as `predictions`.
+    """
+    check_splits(weights.targets, data, splits)
+    truth = labels_of(weights.targets, data)
+    predicted, half_widths = np.full((2, *truth.shape), np.nan, np.float32)
+    rows = np.concatenate([data.rows(split) for split in splits])
+    for part in np.array_split(rows, 1 + len(rows) // AT_ONCE):
+        answers = _answers(weights, data, truth, part)
+        predicted[answers.rows] = answers.prediction
+        for level, errors in weights.errors.items():
+            columns = of_level(weights.targets, level)
+            widths = errors.half_widths(answers.measures(errors, level, weights))
+            half_widths[answers.rows[:, None], columns] = widths
+    return predicted, half_widths
+
+
 def interval_metrics(
-    weights: Weights, errors: dict[str, ExpectedErrors], data: LabelledMolecules, splits: Sequence[str]
+    predicted: np.ndarray,
+    half_widths: np.ndarray,
+    targets: Sequence[Target],
+    data: LabelledMolecules,
+    splits: Sequence[str],
 ) -> dict[str, dict[str, dict[str, float]]]:
     """split -> target -> how 90% intervals do: `covered`, the share of labels inside; `width`, the median
     half-width; and their mean interval score (Gneiting and Raftery, J. Am. Stat. Assoc. 102, 359, 2007, lower
-    is better), beside that of the half-width, the same for all, that would hold 90% of this very split."""
+    is better), beside that of the half-width, the same for all, that would hold 90% of this very split.
+
+    Args:
+        predicted, half_widths: (R, targets), as `predictions_with_half_widths` gives them.
+        targets: of the model.
+        data: R labelled molecules.
+        splits: those to be measured.
+    """
     found: dict[str, dict[str, dict[str, float]]] = {}
-    truth = labels_of(weights.targets, data)
-    for split in splits if errors else ():
-        answers = _answers(weights, data, truth, data.rows(split))
-        for level, of_this in errors.items():
-            half_widths = of_this.half_widths(answers.measures(of_this, level, weights))
-            for column, k in enumerate(of_level(weights.targets, level)):
-                known, off = answers.off(k, k)
-                width = half_widths[known, column]
-                if not len(known) or np.isnan(width[0]):
-                    continue
-                found.setdefault(split, {})[weights.targets[k].full_name] = {
-                    "covered": float((off <= width).mean()),
+    off = np.abs(predicted - labels_of(targets, data))
+    for split in splits:
+        of_split = data.rows(split)
+        for k, target in enumerate(targets):
+            known = of_split[np.isfinite(off[of_split, k]) & np.isfinite(half_widths[of_split, k])]
+            if len(known):
+                width, error = half_widths[known, k], off[known, k].astype(np.float64)
+                found.setdefault(split, {})[target.full_name] = {
+                    "covered": float((error <= width).mean()),
                     "width": float(np.median(width)),
-                    "score": interval_score(width, off),
-                    "constant_score": interval_score(np.quantile(off, COVERAGE), off),
+                    "score": interval_score(width, error),
+                    "constant_score": interval_score(np.quantile(error, COVERAGE), error),
                     "n": len(known),
                 }
     return found
@@ -123,7 +161,7 @@ def _answers(weights: Weights, data: LabelledMolecules, truth: np.ndarray, rows:
     prediction = in_units(standardised[finite], weights.targets)
     m = data.molecules
     of_molecules = m.heavy_atoms()[order], m.ionic[order], m.unpaired[order]
-    return _Answers(truth[order], embedding[finite], prediction, *of_molecules)
+    return _Answers(order, truth[order], embedding[finite], prediction, *of_molecules)
 
 
 def _regions(embedding: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -144,6 +182,7 @@ def _fitted(
     weights: Weights,
     valid: _Answers,
     regions: np.ndarray,
+    few: int,
     rng: np.random.Generator,
 ) -> ExpectedErrors:
     """The expected errors of one level, from the targets `own` of it that have enough labels."""
@@ -153,6 +192,7 @@ def _fitted(
         regions=regions,
         radius=np.float32(1),
         size=np.float32(max(1.0, np.quantile(valid.heavy_atoms[labelled], 0.95))),
+        few=np.float32(few),
         coefficients=np.zeros(MEASURES + regions.shape[1], np.float32),
         factors=np.full(len(columns), np.nan, np.float32),
     )
@@ -203,11 +243,11 @@ def _fitted(
 
 
 def _log_linear_scale(given: np.ndarray, off: np.ndarray, weight: np.ndarray, ridge: float) -> np.ndarray:
-    """Coefficients (5 + E,) of the logarithm of the scale at which errors `off` are likeliest, if they are
+    """Coefficients (6 + E,) of the logarithm of the scale at which errors `off` are likeliest, if they are
     Laplace-distributed.
 
     What makes a molecule unusual cannot make its interval narrower, and the interval grows in proportion to
-    it at most: the coefficients of the five measures, which are logarithms, lie between 0 and 1. Few valid
+    it at most: the coefficients of the six measures, which are logarithms, lie between 0 and 1. Few valid
     molecules are unusual; without bounds the fit to them would run away where there are none.
     """
     x, r, w = (torch.from_numpy(array) for array in (given - given.mean(0), off.astype(np.float64), weight))

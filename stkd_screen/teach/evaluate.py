@@ -94,16 +94,25 @@ def predictions(
     Raises:
         TrainingError: a split is unknown, model and data share no target, or their units differ.
     """
-    labels_of(targets, data)  # before a long computation
-    unknown = set(splits) - set(SPLITS)
-    if unknown:
-        raise TrainingError(f"no split {', '.join(sorted(unknown))}; splits: {', '.join(SPLITS)}")
+    check_splits(targets, data, splits)
     predicted = np.full((len(data.split), len(targets)), np.nan, np.float32)
     for split in splits:
         rows = data.rows(split)
         if len(rows):
             predicted[rows] = in_units(predict(rows), targets)
     return predicted
+
+
+def check_splits(targets: Sequence[Target], data: LabelledMolecules, splits: Sequence[str]) -> None:
+    """Find what cannot be measured before a long computation.
+
+    Raises:
+        TrainingError: a split is unknown, model and data share no target, or their units differ.
+    """
+    labels_of(targets, data)
+    unknown = set(splits) - set(SPLITS)
+    if unknown:
+        raise TrainingError(f"no split {', '.join(sorted(unknown))}; splits: {', '.join(SPLITS)}")
 
 
 def evaluate_model(

@@ -49,25 +49,36 @@ def kinds_of(molecules: Molecules) -> dict[str, np.ndarray]:
 
 
 def errors_by_kind(
-    predicted: np.ndarray, targets: Sequence[Target], data: LabelledMolecules, splits: Sequence[str]
+    predicted: np.ndarray,
+    targets: Sequence[Target],
+    data: LabelledMolecules,
+    splits: Sequence[str],
+    half_widths: np.ndarray | None = None,
 ) -> dict[str, dict[str, Metrics]]:
     """split -> kind -> metrics, for the kinds that have labelled molecules.
+
+    With half-widths also `covered`, the share of the labels that lie inside.
 
     Args:
         predicted: (R, targets), as `predictions` gives them.
         targets: of the model.
         data: labelled molecules.
         splits: to be measured.
+        half_widths: (R, targets), as `predictions_with_half_widths` gives them.
 
     Raises:
         TrainingError: model and data share no target, or their units differ.
     """
     truth, kinds = labels_of(targets, data), kinds_of(data.molecules)
+    intervals = half_widths if half_widths is not None else np.full_like(predicted, np.nan)
     found: dict[str, dict[str, Metrics]] = {}
     for split in splits:
         of_split = data.rows(split)
         measured = {
-            kind: _known(split_metrics(predicted[rows], truth[rows], targets))
+            kind: _known(
+                split_metrics(predicted[rows], truth[rows], targets),
+                _covered(predicted[rows], truth[rows], intervals[rows], targets),
+            )
             for kind, is_of_it in kinds.items()
             if len(rows := of_split[is_of_it[of_split]])
         }
@@ -75,10 +86,27 @@ def errors_by_kind(
     return found
 
 
-def _known(metrics: Metrics) -> Metrics:
-    """Without the measures that few molecules do not have, such as R2 of a single one."""
+def _covered(
+    predicted: np.ndarray, truth: np.ndarray, half_widths: np.ndarray, targets: Sequence[Target]
+) -> dict[str, float]:
+    """Target -> the share of labels inside their intervals, for the targets that have both."""
+    known = np.isfinite(truth) & np.isfinite(half_widths)
+    inside = known & (np.abs(predicted - truth) <= half_widths)
     return {
-        name: {key: value for key, value in measures.items() if not math.isnan(value)}
+        target.full_name: float(inside[:, k].sum() / known[:, k].sum())
+        for k, target in enumerate(targets)
+        if known[:, k].any()
+    }
+
+
+def _known(metrics: Metrics, covered: dict[str, float]) -> Metrics:
+    """With `covered`, and without the measures that few molecules do not have, such as R2 of a single one."""
+    return {
+        name: {
+            key: value
+            for key, value in (measures | {"covered": covered.get(name, math.nan)}).items()
+            if not math.isnan(value)
+        }
         for name, measures in metrics.items()
     }
 
@@ -89,20 +117,23 @@ def furthest_off(
     data: LabelledMolecules,
     splits: Sequence[str],
     count: int,
+    half_widths: np.ndarray | None = None,
 ) -> dict[str, dict[str, list[dict[str, str | float]]]]:
     """split -> target -> the molecules whose predictions are furthest from their labels, worst first.
 
     Args:
-        predicted, targets, data, splits: as in `errors_by_kind`.
+        predicted, targets, data, splits, half_widths: as in `errors_by_kind`.
         count: molecules of each target and split.
 
     Returns:
-        For each the SMILES, and in the unit of the target the label, the prediction, and how far off it is.
+        For each the SMILES, and in the unit of the target the label, the prediction, how far off it is, and
+        the half-width of its interval where there is one.
 
     Raises:
         TrainingError: as in `errors_by_kind`.
     """
     truth = labels_of(targets, data)
+    intervals = half_widths if half_widths is not None else np.full_like(predicted, np.nan)
     found: dict[str, dict[str, list[dict[str, str | float]]]] = {}
     for split in splits:
         rows = data.rows(split)
@@ -117,8 +148,9 @@ def furthest_off(
                         "label": float(truth[rows[i], k]),
                         "predicted": float(predicted[rows[i], k]),
                         "off": float(off[i, k]),
+                        **({"half_width": float(width)} if np.isfinite(width) else {}),
                     }
-                    for i in worst
+                    for i, width in zip(worst, intervals[rows[worst], k], strict=True)
                 ]
     return found
 
