@@ -108,7 +108,7 @@ TABLE_9 = """
 
 `small` fine-tuned, and MLP-ECFP trained, on {train:,} training molecules of QM9, those for which all twelve
 targets could be had; the paper had 107,000. Mean absolute errors on {test:,} test molecules, none of which
-took part in training `small`; mean of {seeds} runs.{start}
+took part in training `small`; {runs}.{start}
 
 {table}
 """
@@ -284,7 +284,8 @@ def table_9(of_table: dict[str, list[dict[str, Any]]]) -> str:
     counted = {len(of) for of in of_table.values() if of}
     heads = ["target", "unit", MLP, SMALL, "paper"]
     start = started_from(of_table[SMALL])
-    return TABLE_9.format(**counts, seeds=numbers(counted), start=start, table=table(heads, rows))
+    runs = "one run each" if counted == {1} else f"mean of {numbers(counted)} runs"
+    return TABLE_9.format(**counts, runs=runs, start=start, table=table(heads, rows))
 
 
 def figure_page(folders: list[Path], speed: dict[str, Any], picture: Path) -> str:
