@@ -482,6 +482,16 @@ def test_a_teacher_may_go_on_from_another_and_learn_more_targets(data, teacher, 
     assert np.isin(types, taught.coverage.atom_types["toy"]).all()
 
 
+def test_a_run_that_only_harms_its_start_ends_where_it_began(data, teacher_folder, teacher, tmp_path):
+    config = TeachConfig(preset="tiny", start=str(teacher_folder), epochs=2, batch_size=16, learning_rate=0.1)
+    notes = []
+    worse = teach(data, config, tmp_path, lambda progress: notes.append(progress.note))
+    for name, tensor in states(teacher).items():
+        torch.testing.assert_close(states(worse)[name], tensor)
+    assert worse.metrics["valid"] == worse.training["before"]
+    assert "kept as it was; a lower --learning-rate may help" in notes[-1]
+
+
 def test_the_start_is_in_the_card_and_no_other_may_take_its_place(data, teacher_folder, teacher, tmp_path):
     start = tmp_path / "start"
     shutil.copytree(teacher_folder, start)

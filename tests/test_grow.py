@@ -84,9 +84,10 @@ def test_what_does_not_fit_is_refused(change, message, monkeypatch):
         grown(student_of(TINY), "wide")
 
 
-def test_a_preset_that_does_not_exist_is_refused():
-    with pytest.raises(TrainingError, match="no preset 'huge' to grow to; presets: paper"):
-        grown(student_of(TINY), "huge")
+@pytest.mark.parametrize("options", [{"preset": "huge"}, {"grow": "huge"}])
+def test_a_preset_that_does_not_exist_is_refused(options):
+    with pytest.raises(TrainingError, match="no preset 'huge'; presets: paper"):
+        TrainConfig(start="small", **options)
 
 
 def test_training_goes_on_from_grown_weights(toy, tmp_path):

@@ -42,7 +42,11 @@ def run(trainer: Trainer, folder: Path, report: Report, *, restart: bool = False
     if checkpoint.is_file():
         trainer.load_state(read_checkpoint(checkpoint, trainer.identity(), trainer.device))
     else:
-        trainer.before = trainer.metrics(trainer.averaged.module.eval(), "valid")
+        # What the run goes on from is a candidate, too: a run that only harms it ends where it began.
+        if trainer.start is not None:
+            trainer.before, _ = trainer.evaluate()
+        else:
+            trainer.before = trainer.metrics(trainer.averaged.module.eval(), "valid")
         trainer.record(trainer.before)
         write_checkpoint(checkpoint, trainer.identity(), trainer.state())
 
@@ -71,6 +75,12 @@ def run(trainer: Trainer, folder: Path, report: Report, *, restart: bool = False
                 report(trainer.progress(valid))
     if not trainer.best_model:  # made so short, when it went on, that no evaluation was left
         trainer.evaluate()
+    if trainer.start is not None and trainer.best_metrics == trainer.before:
+        note = (
+            "no evaluation on the valid split beat what the run went on from, which is kept as it was; "
+            "a lower --learning-rate may help"
+        )
+        report(replace(trainer.progress(None), note=note))
     trainer.finish(folder)
     write_curves(folder, trainer.history)
     checkpoint.unlink()

@@ -42,6 +42,10 @@ class TeachConfig(LoopConfig):
         "slim": {"learning_rate": 1.5e-3},
     }
 
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise TrainingError(f"no teacher preset {self.preset!r}; presets: {', '.join(PRESETS)}")
+
 
 def teach(
     data: LabelledMolecules,
@@ -75,8 +79,6 @@ class TeacherTrainer(Trainer):
         return self.start.targets if self.start else []
 
     def build(self) -> nn.Module:
-        if self.start is None and self.config.preset not in PRESETS:
-            raise TrainingError(f"no teacher preset {self.config.preset!r}; presets: {', '.join(PRESETS)}")
         config = self.start.model.config if self.start else PRESETS[self.config.preset]
         config = replace(config, targets=len(self.columns))
         if self.config.dropout is not None:

@@ -52,6 +52,8 @@ class TrainConfig(LoopConfig):
     RECIPES = {"paper": PAPER, "large": LARGE}  # noqa: RUF012 (a constant of the class)
 
     def __post_init__(self) -> None:
+        for preset in {self.preset, self.grow or self.preset} - set(PRESETS):
+            raise TrainingError(f"no preset {preset!r}; presets: {', '.join(PRESETS)}")
         if self.grow is not None and self.start is None:
             raise TrainingError("--grow makes trained weights larger: name them with --from, or leave it out")
 
@@ -210,15 +212,13 @@ def starting_student(config: TrainConfig, columns: list[TargetColumn], start: We
     """The preset with random weights; or the weights to go on from, but for targets they do not know.
 
     Raises:
-        TrainingError: no such preset, or one that the weights cannot grow to.
+        TrainingError: the weights cannot grow to that preset.
     """
     if start is not None:
         trained = start.student if config.grow is None else grown(start.student, config.grow)
         student = Student(_configured(trained.config, config, columns))
         take_over(student, trained, "readout.2", columns, start.targets)
         return student
-    if config.preset not in PRESETS:
-        raise TrainingError(f"no preset {config.preset!r}; presets: {', '.join(PRESETS)}")
     return Student(_configured(PRESETS[config.preset], config, columns))
 
 
