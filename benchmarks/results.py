@@ -198,7 +198,7 @@ def other_teacher(configs: list[dict[str, Any]]) -> str:
         teacher = config["training"].get("teacher")
         if teacher is not None and teacher["sha256"] not in there:
             errors = ", ".join(row_of({**config, "metrics": teacher["metrics"]}, "test")[1:])
-            return f" That was not the one below, but an earlier one ({errors} eV on the test split)."
+            return f" Its teacher was not the one below, but an earlier one ({errors} eV on the test split)."
     return ""
 
 
