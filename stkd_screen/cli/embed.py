@@ -126,6 +126,15 @@ def embed(
         for smiles, id in dict.fromkeys(reader.columns.values()):
             table.add_row("columns", f"SMILES {smiles!r}, id {id!r}" if id else f"SMILES {smiles!r}, no id")
         console.print(table)
+        others = [name for name in encoder.weights.levels if name != options.level]
+        if summary.warned > summary.good / 2 and others:
+            console.print(
+                f"most rows have a warning at level {options.level!r}, see the column warning; the model "
+                f"also has --level {', '.join(others)}",
+                style="yellow",
+                highlight=False,
+                soft_wrap=True,
+            )
     if not summary.complete:
         console.print(
             f"stopped before the end: {summary.records:,} rows are safe, "

@@ -77,9 +77,12 @@ def calibrate(weights: Weights, data: LabelledMolecules, seed: int = 0) -> dict[
             few = heavy[int(min(MOST_RARE, RARE * len(heavy)))] - 1
             calibrated[level] = _fitted(level, own, weights, valid, _regions(near.embedding, rng), few, rng)
     if not calibrated:
+        labels = np.isfinite(valid.truth).sum(0)
+        counts = ", ".join(f"{t.full_name} {n:,}" for t, n in zip(weights.targets, labels, strict=True))
         raise TrainingError(
             f"expected errors need a target that is a number, with {FEWEST} labels in the valid split and "
-            "some in the train split; there is none"
+            f"some in the train split; labels in the valid split: {counts}; --split-by random takes a tenth "
+            "of a table for it"
         )
     return calibrated
 
