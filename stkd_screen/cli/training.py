@@ -72,8 +72,6 @@ Exclude = Annotated[
 UnlabelledMolecules = Annotated[
     int, typer.Option(min=1, help="Molecules to choose from them at random, where there are more.")
 ]
-FEW_TO_CHOOSE_BY = 30  # valid molecules
-
 Grow = Annotated[
     str | None,
     typer.Option(help="With --from: make those weights as wide as this preset first, with the same answers."),
@@ -152,13 +150,6 @@ def announce(console: "Console", data: "LabelledMolecules") -> None:
     counts = ", ".join(f"{len(data.rows(name)):,} {name}" for name in ("train", "valid", "test"))
     ways = ", ".join(dict.fromkeys(file["split"] for file in data.files))
     console.print(f"{counts} molecules, split: {ways}", highlight=False)
-    if 0 < len(data.rows("valid")) < FEW_TO_CHOOSE_BY:
-        console.print(
-            f"note: {len(data.rows('valid'))} valid molecules are few to choose the best weights by; "
-            "--split-by random takes a tenth of the table",
-            style="yellow",
-            highlight=False,
-        )
     for reason in data.left_out:
         console.print(f"left out: {reason}", style="yellow", highlight=False)
     for note in data.notes:

@@ -6,6 +6,8 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from stkd_screen.background import in_background
 from stkd_screen.errors import TrainingError
 from stkd_screen.teach.checkpoint import read_checkpoint, write_checkpoint
@@ -14,6 +16,7 @@ from stkd_screen.teach.trainer import Progress, Trainer
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_SECONDS = 120
+FEW_TO_CHOOSE_BY = 30  # valid molecules
 
 Report = Callable[[Progress], None]
 
@@ -50,8 +53,17 @@ def run(trainer: Trainer, folder: Path, report: Report, *, restart: bool = False
         trainer.record(trainer.before)
         write_checkpoint(checkpoint, trainer.identity(), trainer.state())
 
+    def say(note: str) -> None:
+        report(replace(trainer.progress(None), note=note))
+
+    valid_labels = np.isfinite(trainer.data.targets[trainer.data.rows("valid")]).any(axis=1).sum()
+    if valid_labels < FEW_TO_CHOOSE_BY:
+        say(
+            f"note: {valid_labels} valid molecules are few to choose the best weights by; --split-by random "
+            "takes a tenth of a table"
+        )
     started = time.perf_counter()
-    trainer.get_ready(lambda note: report(replace(trainer.progress(None), note=note)))
+    trainer.get_ready(say)
     trainer.seconds_before = time.perf_counter() - started
     started = time.perf_counter() - trainer.seconds
     reported = saved = trainer.seconds
@@ -76,11 +88,10 @@ def run(trainer: Trainer, folder: Path, report: Report, *, restart: bool = False
     if not trainer.best_model:  # made so short, when it went on, that no evaluation was left
         trainer.evaluate()
     if trainer.start is not None and trainer.best_metrics == trainer.before:
-        note = (
+        say(
             "no evaluation on the valid split beat what the run went on from, which is kept as it was; "
             "a lower --learning-rate may help"
         )
-        report(replace(trainer.progress(None), note=note))
     trainer.finish(folder)
     write_curves(folder, trainer.history)
     checkpoint.unlink()
