@@ -23,12 +23,19 @@ def predict(student: Student, molecules: Molecules, rows: np.ndarray) -> np.ndar
     return predicted[rows]
 
 
-def split_metrics(predicted: np.ndarray, truth: np.ndarray, targets: Sequence[Target]) -> Metrics:
+def split_metrics(
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    targets: Sequence[Target],
+    half_widths: np.ndarray | None = None,
+) -> Metrics:
     """Measures of each target that has labels.
 
     Args:
         predicted: (R, targets) in the units of the targets, probabilities for classes.
         truth: (R, targets) likewise, NaN where missing.
+        half_widths: (R, targets) likewise, of intervals; where given, `covered` is the share of the labels
+            inside, NaN for a target without intervals.
     """
     metrics = {}
     for k, target in enumerate(targets):
@@ -37,7 +44,16 @@ def split_metrics(predicted: np.ndarray, truth: np.ndarray, targets: Sequence[Ta
             measure = class_measures if target.is_class else number_measures
             values = truth[known, k].astype(np.float64), predicted[known, k].astype(np.float64)
             metrics[target.full_name] = {**measure(*values), "n": int(known.sum())}
+            if half_widths is not None:
+                covered = covered_share(*values, half_widths[known, k])
+                metrics[target.full_name]["covered"] = covered
     return metrics
+
+
+def covered_share(truth: np.ndarray, predicted: np.ndarray, half_widths: np.ndarray) -> float:
+    """The share of labels inside their intervals, of those that have one; NaN where none has."""
+    known = np.isfinite(half_widths)
+    return float((np.abs(predicted - truth) <= half_widths)[known].mean()) if known.any() else float("nan")
 
 
 def number_measures(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:

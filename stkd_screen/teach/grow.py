@@ -44,22 +44,24 @@ def _configuration(small: StudentConfig, preset: str) -> StudentConfig:
         feed_forward=wanted.feed_forward,
         dropout=wanted.dropout,
     )
-    sizes = {
+    multiples = {
         "width": (small.width, large.width),
         "heads": (small.heads, large.heads),
         "width of a head": (small.width // small.heads, large.width // large.heads),
         "feed-forward": (small.feed_forward, large.feed_forward),
+    }
+    equals = {
         "standard layers": (small.standard_layers, wanted.standard_layers),
         "biased layers": (small.biased_layers, wanted.biased_layers),
         "surroundings": (small.surroundings, wanted.surroundings),
     }
-    for name, (ours, theirs) in sizes.items():
-        fits = ours == theirs if isinstance(ours, bool) or "layers" in name else theirs % ours == 0
-        if not fits:
-            raise TrainingError(
-                f"{name}: {ours} cannot grow to the {theirs} of preset {preset!r}; choose another preset, or "
-                "leave --grow out"
-            )
+    unfit = {name: sizes for name, sizes in multiples.items() if sizes[1] % sizes[0]}
+    unfit |= {name: sizes for name, sizes in equals.items() if sizes[0] != sizes[1]}
+    for name, (ours, theirs) in unfit.items():
+        raise TrainingError(
+            f"{name}: {ours} cannot grow to the {theirs} of preset {preset!r}; choose another preset, or "
+            "leave --grow out"
+        )
     return large
 
 

@@ -70,14 +70,17 @@ def errors_by_kind(
         TrainingError: model and data share no target, or their units differ.
     """
     truth, kinds = labels_of(targets, data), kinds_of(data.molecules)
-    intervals = half_widths if half_widths is not None else np.full_like(predicted, np.nan)
     found: dict[str, dict[str, Metrics]] = {}
     for split in splits:
         of_split = data.rows(split)
         measured = {
             kind: _known(
-                split_metrics(predicted[rows], truth[rows], targets),
-                _covered(predicted[rows], truth[rows], intervals[rows], targets),
+                split_metrics(
+                    predicted[rows],
+                    truth[rows],
+                    targets,
+                    None if half_widths is None else half_widths[rows],
+                )
             )
             for kind, is_of_it in kinds.items()
             if len(rows := of_split[is_of_it[of_split]])
@@ -86,27 +89,10 @@ def errors_by_kind(
     return found
 
 
-def _covered(
-    predicted: np.ndarray, truth: np.ndarray, half_widths: np.ndarray, targets: Sequence[Target]
-) -> dict[str, float]:
-    """Target -> the share of labels inside their intervals, for the targets that have both."""
-    known = np.isfinite(truth) & np.isfinite(half_widths)
-    inside = known & (np.abs(predicted - truth) <= half_widths)
+def _known(metrics: Metrics) -> Metrics:
+    """Without the measures that few molecules do not have, such as R2 of a single one."""
     return {
-        target.full_name: float(inside[:, k].sum() / known[:, k].sum())
-        for k, target in enumerate(targets)
-        if known[:, k].any()
-    }
-
-
-def _known(metrics: Metrics, covered: dict[str, float]) -> Metrics:
-    """With `covered`, and without the measures that few molecules do not have, such as R2 of a single one."""
-    return {
-        name: {
-            key: value
-            for key, value in (measures | {"covered": covered.get(name, math.nan)}).items()
-            if not math.isnan(value)
-        }
+        name: {key: value for key, value in measures.items() if not math.isnan(value)}
         for name, measures in metrics.items()
     }
 

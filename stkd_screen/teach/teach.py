@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from stkd_screen.errors import TrainingError
-from stkd_screen.targets import Target
 from stkd_screen.teach.card import teacher_card
 from stkd_screen.teach.coverage import joint_coverage, label_coverage
 from stkd_screen.teach.evaluate import Metrics
@@ -74,9 +73,6 @@ class TeacherTrainer(Trainer):
     def __init__(self, data: LabelledMolecules, config: TeachConfig) -> None:
         self.start = load_teacher(config.start) if config.start is not None else None
         super().__init__(data, config)
-
-    def known_scales(self) -> list[Target]:
-        return self.start.targets if self.start else []
 
     def build(self) -> nn.Module:
         config = self.start.model.config if self.start else PRESETS[self.config.preset]

@@ -14,7 +14,6 @@ from stkd_screen.errors import TrainingError
 from stkd_screen.smiles import AROMATIC_FLAG, Molecules
 from stkd_screen.smiles.tokens import lay_out, random_positions, token_counts
 from stkd_screen.student import PRESETS, Learned, Student, StudentConfig
-from stkd_screen.targets import Target
 from stkd_screen.teach.card import student_card
 from stkd_screen.teach.coverage import Coverage, joint_coverage, label_coverage
 from stkd_screen.teach.evaluate import Metrics, predict, predictions
@@ -102,9 +101,6 @@ class StudentTrainer(Trainer):
         unlabelled = rows[~np.isfinite(self.data.targets[rows]).any(axis=1)]
         rows = unlabelled if len(unlabelled) else rows
         return fit_fingerprint_basis(self.data.needed_graphs(), rows, width, self.config.seed)
-
-    def known_scales(self) -> list[Target]:
-        return self.start.targets if self.start else []
 
     def lengths(self) -> np.ndarray:
         surroundings = self.student(self.model).config.surroundings

@@ -136,7 +136,7 @@ class Trainer(ABC):
 
     def known_scales(self) -> list[Target]:
         """Targets that keep their scale, instead of that of the training labels; the last of a name holds."""
-        return []
+        return self.start.targets if self.start is not None else []
 
     @abstractmethod
     def build(self) -> nn.Module:
