@@ -1,6 +1,7 @@
 """The pre-transformation against RDKit, atom by atom and bond by bond, on real libraries.
 
-The graph is compared with RDKit's unsanitised molecule, the hydrogens with its sanitised one. The default
+The graph is compared with RDKit's molecule after its clean-up and before anything else of sanitisation, the
+hydrogens with those of the sanitised one. The default
 run takes a sample of every file; `-m slow` takes them whole. docs/smiles.md gives the counts.
 """
 
@@ -77,6 +78,7 @@ def compare(smiles: list[str]) -> tuple[Counter, dict[str, list[str]]]:
                 zip(molecules.bond_atoms[bonds].tolist(), molecules.bond_type[bonds].tolist(), strict=True)
             ),
         )
+        Chem.Cleanup(graph)
         if ours != packed(graph):
             disagree("graph", text)
         elif molecules.hydrogens[atoms].tolist() != [a.GetTotalNumHs() for a in whole.GetAtoms()]:

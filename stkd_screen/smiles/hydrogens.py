@@ -1,4 +1,4 @@
-"""Implicit hydrogens and over-valent atoms of a molecule, with the forms RDKit's clean-up would mend."""
+"""Implicit hydrogens and over-valent atoms of a molecule, with the forms that RDKit's clean-up mends."""
 
 # mypy: disable-error-code="no-untyped-def"
 # (numba infers the types of compiled functions)
@@ -54,13 +54,14 @@ def hydrogens_of(atom, organic):
 
 @compiled
 def assign_after_clean_up(atoms, row, molecule, notes):
-    """Write the hydrogens of a molecule with an over-valent atom; index of the first that remains, or -1."""
+    """Mend a molecule with an over-valent atom; index of the first such atom that remains, or -1."""
     clean_up(atoms, row, molecule, notes)
     for i in range(row.atoms):
         count, atoms[i].double = ask_model(atoms[i], np.int64(notes[i].charge))
         if count == OVER_VALENT:
             return i
         molecule.hydrogens[i] = count
+        molecule.charge[i] = notes[i].charge
     return -1
 
 
@@ -78,12 +79,13 @@ def ask_model(atom, charge):
 
 @compiled
 def clean_up(atoms, row, molecule, notes):
-    """Count bonds and charges as RDKit does once its clean-up has rewritten an over-valent molecule.
+    """Rewrite an over-valent molecule as RDKit does, so that a nitro group is the same in both its forms.
 
     Three forms (RDKit, Code/GraphMol/MolOps.cpp: cleanUp, cleanUpOrganometallics): five-valent N with =O
     or #N becomes N+ with O- or N-, as in CN(=O)=O and CN=N#N; Cl, Br or I of valence 3, 5 or 7 among
     oxygens only gives each =O a charge; a non-metal with too many bonds turns a single bond to a metal
-    into a dative one. Only the valence sums and NOTES.charge change: the molecule stays as written.
+    into a dative one, which here only the valence sum is told: of several metals RDKit chooses by canonical
+    rank. The charges stay in NOTES.charge until the molecule is known to be sound.
     """
     for i in range(row.atoms):
         z, charge = atomic_number(atoms[i]), np.int64(atoms[i].charge)
@@ -98,38 +100,43 @@ def clean_up(atoms, row, molecule, notes):
 
     for step in range(3):
         for k in range(row.bonds):
-            first, second, kind = molecule.bond_atoms[k, 0], molecule.bond_atoms[k, 1], molecule.bond_type[k]
-            clean_bond(atoms, notes, first, second, kind, step)
-            clean_bond(atoms, notes, second, first, kind, step)
+            first, second = molecule.bond_atoms[k, 0], molecule.bond_atoms[k, 1]
+            clean_bond(atoms, notes, first, second, molecule.bond_type, k, step)
+            clean_bond(atoms, notes, second, first, molecule.bond_type, k, step)
 
 
 @compiled
-def clean_bond(atoms, notes, i, j, kind, step):
-    """What clean-up makes of the bond from atom i to j: nitrogen and oxygen, then the rest, then metals."""
-    form, other = notes[i].form, atomic_number(atoms[j])
+def clean_bond(atoms, notes, i, j, types, k, step):
+    """What clean-up makes of bond k from atom i to j: nitrogen and oxygen, then the rest, then metals."""
+    form, other, kind = notes[i].form, atomic_number(atoms[j]), types[k]
     if step == 0:
         if form == HALOGEN and other != 8:
             notes[i].form = 0
         elif form == NITROGEN and kind == BondType.DOUBLE and other == 8 and notes[j].charge == 0:
             notes[i].form = NITROGEN_WITH_OXYGEN
             notes[i].charge, notes[j].charge = 1, -1
-            atoms[i].bonding -= 2
-            atoms[j].bonding -= 2
+            lower(atoms, i, j, types, k)
     elif step == 1:
         nitrogen = form in (NITROGEN, NITROGEN_WITH_OXYGEN)
         if nitrogen and kind == BondType.TRIPLE and other == 7 and notes[j].charge == 0:
             notes[i].form = DONE
             notes[i].charge, notes[j].charge = 1, -1
-            atoms[i].bonding -= 2
-            atoms[j].bonding -= 2
+            lower(atoms, i, j, types, k)
         elif form == HALOGEN and kind == BondType.DOUBLE:
             notes[i].charge += 1
             notes[j].charge = -1
-            atoms[i].bonding -= 2
-            atoms[j].bonding -= 2
+            lower(atoms, i, j, types, k)
     elif form != DONE and kind == BondType.SINGLE and METAL[other] and is_hypervalent(atoms[i], notes[i]):
         notes[i].form = DONE  # one bond at most
         atoms[i].bonding -= 2
+
+
+@inlined
+def lower(atoms, i, j, types, k):
+    """Make a triple bond a double one, a double one single; `bonding` counts in halves."""
+    types[k] -= 1
+    atoms[i].bonding -= 2
+    atoms[j].bonding -= 2
 
 
 @compiled

@@ -78,7 +78,7 @@ def _aligned(
     if not np.array_equal(elements, atom_features[:, 0]) or not np.array_equal(ours[order], pairs):
         return None
     rank = np.argsort(order)  # of each of our bonds among the sorted ones
-    # Only aromatic bonds change in a Kekulé form; elsewhere RDKit may write other bonds, as in nitro groups.
+    # Only aromatic bonds change in a Kekulé form; elsewhere RDKit may write other bonds, as to metals.
     written = molecules.bond_type[bonds]
     kekule = np.where(written == BondType.AROMATIC, kekule_bonds[rank], written)
     return atom_features, bond_features[rank], kekule
