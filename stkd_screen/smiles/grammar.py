@@ -79,8 +79,8 @@ def read_row(data, start, end, scratch, ring_of_number, serial, bonds, first_bon
     atoms, ring_bonds, rings, branches = scratch.atoms, scratch.ring_bonds, scratch.rings, scratch.branches
     at = start
     n_bonds = first_bond
-    n_atoms = n_rings = n_closed = depth = dots = explicit_hydrogens = doubtful = 0
-    previous = -1  # the atom the next one is bonded to; -1 at the start and after a dot
+    n_atoms = n_rings = n_closed = depth = dots = explicit_hydrogens = doubtful = np.int64(0)
+    previous = np.int64(-1)  # the atom the next one is bonded to; -1 at the start and after a dot
     symbol = np.int64(BondSymbol.IMPLICIT)  # the bond symbol read since then
     opened = False  # whether "(" has been read since then
 
@@ -148,7 +148,7 @@ def read_row(data, start, end, scratch, ring_of_number, serial, bonds, first_bon
                 depth += 1
                 opened = True
             else:
-                previous = -1
+                previous = np.int64(-1)
                 dots += 1
             at += 1
         else:

@@ -73,7 +73,7 @@ def ask_model(atom, charge):
         return aromatic_hydrogens(
             z, charge, halves(atom), aromatic_bonds(atom), np.int64(atom.hydrogens), given
         )
-    implied = implicit_hydrogens(z, charge, False, halves(atom), given)
+    implied = implicit_hydrogens(z, charge, np.bool_(False), halves(atom), given)
     return (np.int64(atom.hydrogens) if given and implied != OVER_VALENT else implied), False
 
 

@@ -95,7 +95,7 @@ def find_partner(root, n_atoms, pairing, edges):
         atom.base = i
     pairing[root].outer = True
     pairing[0].queued = root  # the queue of outer atoms to go on from
-    begin, end = 0, 1
+    begin, end = np.int64(0), np.int64(1)
     while begin < end:
         i = np.int64(pairing[begin].queued)
         begin += 1

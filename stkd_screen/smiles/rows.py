@@ -77,7 +77,7 @@ def _read_rows(data, offsets, scratch, ring_of_number, organic, out, options):
     fragments, error, error_column = out[8:]
     written = Molecule(*out[2:8])
     bonds = written.bond_atoms.reshape(-1), written.bond_type
-    n_atoms = n_bonds = 0
+    n_atoms = n_bonds = np.int64(0)
     for i in range(len(offsets) - 1):
         start, end = offsets[i], offsets[i + 1]
         if end - start > MAX_BYTES:

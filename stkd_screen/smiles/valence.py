@@ -125,19 +125,18 @@ def aromatic_hydrogens(z, charge, halves, aromatic_bonds, given, bracket):
         halves: twice the sum of the bond orders, bracket hydrogens included.
         given: the bracket hydrogens.
     """
-    implied = implicit_hydrogens(z, charge, True, halves, bracket)
+    yes, no = np.bool_(True), np.bool_(False)
+    implied = implicit_hydrogens(z, charge, yes, halves, bracket)
     if implied == OVER_VALENT:
         return OVER_VALENT, False
     bonds = (halves - aromatic_bonds) // 2  # each aromatic one as a single bond
-    missing = (
-        highest_reached(z, charge, explicit_valence(z, charge, True, halves) + implied) - bonds - implied
-    )
+    missing = highest_reached(z, charge, explicit_valence(z, charge, yes, halves) + implied) - bonds - implied
     double = missing == 1 or (bracket and missing == 2)
     bonds += double
     if charge == 0 and given == 1 and (z == 7 or z == 15):  # [nH] and [pH] are counted as if unbracketed
         bonds -= 1
-        bracket = False
-    implied = implicit_hydrogens(z, charge, False, 2 * bonds, bracket)
+        bracket = no
+    implied = implicit_hydrogens(z, charge, no, 2 * bonds, bracket)
     return (given if bracket and implied != OVER_VALENT else implied), double
 
 
@@ -183,15 +182,15 @@ def organic_table() -> np.ndarray:
 
 @compiled
 def _fill_organic_table(table):
-    none = np.int64(0)
+    none, bracket = np.int64(0), np.bool_(False)
     for code in ORGANIC_CODES:
-        z = np.int64(code & (AROMATIC_FLAG - 1))
+        z, aromatic = np.int64(code & (AROMATIC_FLAG - 1)), code >= AROMATIC_FLAG
         for halves in range(32):
             for bonds in range(4):
-                if code >= AROMATIC_FLAG:
-                    count, double = aromatic_hydrogens(z, none, halves, bonds, none, False)
+                if aromatic:
+                    count, double = aromatic_hydrogens(z, none, halves, bonds, none, bracket)
                 else:
-                    count, double = implicit_hydrogens(z, none, False, halves, False), False
+                    count, double = implicit_hydrogens(z, none, aromatic, halves, bracket), False
                 if count != OVER_VALENT:
                     entry = organic_entry(code, halves + bonds * AROMATIC_BOND)
                     table[entry] = count + NEEDS_DOUBLE * double
