@@ -1,5 +1,7 @@
 """When not to trust a figure: what a molecule holds that no label of the level ever covered."""
 
+from collections import Counter
+
 import numpy as np
 import pyarrow as pa
 
@@ -8,18 +10,23 @@ from stkd_screen.smiles.tokens import MAX_CHARGE, atom_types
 
 
 def warnings_of(
-    molecules: Molecules, labelled_types: np.ndarray, max_heavy_atoms: int, largest_fragment: bool = False
-) -> pa.Array:
-    """One warning a row, or null where there is no reason for one.
+    molecules: Molecules,
+    labelled_types: np.ndarray,
+    few_heavy_atoms: int,
+    max_heavy_atoms: int,
+    largest_fragment: bool = False,
+) -> tuple[pa.Array, Counter[str]]:
+    """One warning a row, or null where there is no reason for one; and how many rows each reason has.
 
     Args:
         molecules: R packed molecules.
         labelled_types: sorted codes of the atom types (`atom_types`) of the labelled molecules.
+        few_heavy_atoms: so many, or fewer, hardly any labelled molecule has.
         max_heavy_atoms: heavy atoms of the largest labelled molecule.
         largest_fragment: whether all but the largest fragment was dropped.
 
     Returns:
-        (R,) string array.
+        (R,) string array, reasons in one row separated by "; "; reason without its details -> rows.
     """
     counts = np.diff(molecules.atom_offsets)
     row_of_atom = np.repeat(np.arange(len(counts)), counts)
@@ -34,25 +41,33 @@ def warnings_of(
 
     fragments = "only the largest of {} fragments" if largest_fragment else "{} fragments"
     warnings: list[str | None] = [None] * len(counts)
-    suspect = (heavy > max_heavy_atoms) | ionic | unpaired
-    suspect |= (molecules.fragments > 1) & (counts > 0)
+    kinds: Counter[str] = Counter()
+    suspect = (heavy <= few_heavy_atoms) | (heavy > max_heavy_atoms) | ionic | unpaired
+    suspect |= molecules.fragments > 1
     suspect[list(unknown_types)] = True
-    for row in np.flatnonzero(suspect).tolist():
-        reasons = []
+    for row in np.flatnonzero(suspect & (counts > 0)).tolist():
+        reasons = {}  # kind -> its text
         if row in unknown_types:
-            reasons.append("atoms never seen with a label: " + " ".join(sorted(unknown_types[row])))
+            kind = "atoms never seen with a label"
+            reasons[kind] = f"{kind}: {' '.join(sorted(unknown_types[row]))}"
+        if heavy[row] <= few_heavy_atoms:
+            kind = "smaller than nearly all labelled molecules"
+            reasons[kind] = f"at most {few_heavy_atoms} heavy atoms, {kind}"
         if heavy[row] > max_heavy_atoms:
-            reasons.append(f"more than {max_heavy_atoms} heavy atoms, larger than any labelled molecule")
+            kind = "larger than any labelled molecule"
+            reasons[kind] = f"more than {max_heavy_atoms} heavy atoms, {kind}"
         if net_charge[row]:
-            reasons.append(f"net charge {net_charge[row]:+d}")
+            reasons["net charge"] = f"net charge {net_charge[row]:+d}"
         elif ionic[row]:
-            reasons.append("ions" if molecules.fragments[row] > 1 and not largest_fragment else "zwitterion")
+            kind = "ions" if molecules.fragments[row] > 1 and not largest_fragment else "zwitterion"
+            reasons[kind] = kind
         if unpaired[row]:
-            reasons.append("unpaired electron")
+            reasons["unpaired electron"] = "unpaired electron"
         if molecules.fragments[row] > 1:
-            reasons.append(fragments.format(molecules.fragments[row]))
-        warnings[row] = "; ".join(reasons)
-    return pa.array(warnings, pa.string())
+            reasons["several fragments"] = fragments.format(molecules.fragments[row])
+        warnings[row] = "; ".join(reasons.values())
+        kinds.update(reasons.keys())
+    return pa.array(warnings, pa.string()), kinds
 
 
 def _atom_type_name(code: int) -> str:

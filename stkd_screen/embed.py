@@ -32,7 +32,8 @@ class Summary:
     records: int = 0
     resumed: int = 0  # of the records, those that were done before this run
     bad: Counter[str] = field(default_factory=Counter)  # kind of error -> rows
-    warned: int = 0
+    warned: int = 0  # rows
+    warnings: Counter[str] = field(default_factory=Counter)  # kind of warning -> rows; a row may have several
     seconds: float = 0.0  # of this run
     bytes_read: int = 0  # raw input bytes of the records done
     output_bytes: int = 0
@@ -201,19 +202,21 @@ class _Run:
             self._finish(manifest, ending.input_fault)
 
     def _write_part(self, manifest: Manifest, windows: Iterator[Window]) -> Part:
-        bad, warned = Counter[str](), 0
+        bad, warnings, warned = Counter[str](), Counter[str](), 0
         columns = schema(self.encoder.weights, self.options)
         with self.output.part(manifest) as file, ParquetPart(file, columns) as part:
             for window in windows:
                 part.write(window.table)
                 bad += window.bad
+                warnings += window.warnings
                 warned += window.warned
                 self._count(window)
             part.finish()
         path, start = self.output.place(manifest, len(manifest.parts))
         size = path.stat().st_size - start
         name = path.name if isinstance(self.output, OutputFolder) else None
-        return Part(part.rows, size, file_sha256(path, start), dict(bad), warned, name)
+        digest = file_sha256(path, start)
+        return Part(part.rows, size, digest, dict(bad), warned, name, dict(warnings))
 
     def _finish(self, manifest: Manifest, input_fault: str | None) -> None:
         if not manifest.parts:  # nothing to embed: an output of no rows
@@ -230,6 +233,7 @@ class _Run:
             resumed=manifest.rows,
             bad=manifest.bad,
             warned=manifest.warned,
+            warnings=manifest.warnings,
             output_bytes=manifest.size,
             complete=manifest.complete,
             input_fault=manifest.input_fault,
@@ -247,6 +251,7 @@ class _Run:
         self.summary.records += len(window)
         self.summary.bad += window.bad
         self.summary.warned += window.warned
+        self.summary.warnings += window.warnings
         self.summary.bytes_read = window.bytes_read
         self.summary.seconds = time.perf_counter() - self._started
         self.report(self.summary)

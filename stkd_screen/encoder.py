@@ -102,8 +102,9 @@ class Encoder:
 
     def table(
         self, records: Records, options: OutputOptions, first_row: int = 0
-    ) -> tuple[pa.Table, Counter[str]]:
-        """Pre-transform and encode records: one row each, in order, and how often each kind of error came."""
+    ) -> tuple[pa.Table, Counter[str], Counter[str]]:
+        """Pre-transform and encode records: one row each, in order, and how often each kind of error and each
+        kind of warning came."""
         molecules = pretransform(*smiles_buffers(records.smiles), largest_fragment=options.largest_fragment)
         encoded = self.encode(molecules)
         return result_table(

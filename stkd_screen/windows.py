@@ -23,6 +23,7 @@ class Window:
 
     table: pa.Table
     bad: Counter[str]  # kind of error -> rows
+    warnings: Counter[str]  # kind of warning -> rows; a row may have several
     bytes_read: int  # raw input bytes up to its end
 
     def __len__(self) -> int:
@@ -116,11 +117,11 @@ def encode(
             ending.input_fault = fault_before
             if limit is not None:
                 records = records.head(limit - row)
-            table, bad = encoder.table(records, options, first_row=row)
+            table, bad, warnings = encoder.table(records, options, first_row=row)
             if strict and bad:
                 ending.fault = _first_bad(records, table)
                 return
-            yield Window(table, bad, bytes_read)
+            yield Window(table, bad, warnings, bytes_read)
             row += len(records)
             ending.stopped = should_stop()
     except InputError as fault:

@@ -124,6 +124,22 @@ def test_warnings_name_what_no_label_covered(encoder):
     assert frame["warning"][7] == "unpaired electron"
 
 
+def test_molecules_of_few_atoms_are_warned_of_where_few_labelled_ones_are_as_small():
+    small = load("small", device="cpu")
+    warning = "at most 4 heavy atoms, smaller than nearly all labelled molecules"
+    told = small.embed(["O", "CCCC", "CCCCC", "[H][H]", "bad"])["warning"].to_list()
+    assert told[:3] == [warning, warning, None] and told[3].endswith(warning) and told[4] is None
+
+
+def test_warnings_are_counted_by_reason(encoder, tmp_path):
+    path, output = tmp_path / "salts.smi", tmp_path / "out.parquet"
+    path.write_text("CCO\n[Na+].[Cl-]\nCC[SeH]\nC[N+](C)(C)C\nC1\n")
+    summary = run(encoder, path, output)
+    counts = {"atoms never seen with a label": 3, "ions": 1, "several fragments": 1, "net charge": 1}
+    assert summary.warnings == counts and summary.warned == 3
+    assert run(encoder, path, output).warnings == counts, "of a finished output"
+
+
 def test_largest_fragment_drops_the_counter_ion(encoder):
     frame = encoder.embed(["[Cl-].CCO", "CCO"], largest_fragment=True)
     assert frame["weight_ev"][0] == pytest.approx(frame["weight_ev"][1], abs=1e-5)

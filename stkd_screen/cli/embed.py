@@ -159,6 +159,7 @@ def _as_dict(summary: "Summary", output: str, startup: float) -> dict[str, objec
         "good": summary.good,
         "bad": dict(summary.bad),
         "warned": summary.warned,
+        "warnings": dict(summary.warnings),
         "startup_seconds": round(startup, 3),
         "seconds": round(summary.seconds, 3),
         "molecules_per_second": round(summary.rate, 1),
@@ -181,6 +182,8 @@ def _summary_table(summary: "Summary", output: str, startup: float) -> "Table":
     table.add_row(
         "good", f"{summary.good:,}" + (f"  ({summary.warned:,} with a warning)" if summary.warned else "")
     )
+    for reason, count in summary.warnings.most_common():
+        table.add_row("warning", f"{count:,}  {reason}")
     for reason, count in summary.bad.most_common():
         table.add_row("bad", f"{count:,}  {reason}")
     if summary.complete and not summary.records:

@@ -41,6 +41,7 @@ class Part:
     bad: dict[str, int]  # kind of error -> rows
     warned: int  # rows
     file: str | None  # in a folder; None where the parts stand end to end in one file
+    warnings: dict[str, int] = field(default_factory=dict)  # kind of warning -> rows
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,10 @@ class Manifest:
     @property
     def warned(self) -> int:
         return sum(part.warned for part in self.parts)
+
+    @property
+    def warnings(self) -> Counter[str]:
+        return sum((Counter(part.warnings) for part in self.parts), Counter())
 
     def places(self) -> list[tuple[int, int]]:
         """First byte of each part and the one after its last, where they stand end to end."""
