@@ -4,6 +4,7 @@ were calibrated, errors.safetensors. Nothing is unpickled.
 
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from stkd_screen.errors import WeightsError
 from stkd_screen.expected_errors import FILE as ERRORS
 from stkd_screen.expected_errors import ExpectedErrors, load_errors
 from stkd_screen.files import file_sha256, whole
+from stkd_screen.smiles import AROMATIC_FLAG
 from stkd_screen.smiles.tokens import VOCABULARY_VERSION
 from stkd_screen.student import Student, StudentConfig
 from stkd_screen.targets import Target
@@ -42,9 +44,7 @@ class Weights:
 
     student: Student
     targets: list[Target]
-    atom_types: dict[
-        str, np.ndarray
-    ]  # level -> sorted codes of the atom types a label covered (`atom_types`)
+    atom_types: dict[str, np.ndarray]  # level -> sorted codes (`smiles.tokens.atom_types`) with a label
     max_heavy_atoms: dict[str, int]  # level -> heavy atoms of the largest labelled molecule
     fingerprints: FingerprintBasis | None = None  # what a student's fingerprint head was taught
     errors: dict[str, ExpectedErrors] = field(default_factory=dict)  # level -> how far off it may be
@@ -58,6 +58,14 @@ class Weights:
     @property
     def levels(self) -> list[str]:
         return list(dict.fromkeys(target.level for target in self.targets))
+
+    @cached_property
+    def elements(self) -> np.ndarray:
+        """(128,) bool: by atomic number, whether an atom of that element has a label at any level."""
+        known = np.zeros(AROMATIC_FLAG, bool)
+        for codes in self.atom_types.values():
+            known[codes & (AROMATIC_FLAG - 1)] = True
+        return known
 
 
 def shipped_folder() -> Path:

@@ -131,6 +131,12 @@ def test_molecules_of_few_atoms_are_warned_of_where_few_labelled_ones_are_as_sma
     assert told[:3] == [warning, warning, None] and told[3].endswith(warning) and told[4] is None
 
 
+def test_an_element_that_no_label_has_leaves_no_expected_error():
+    frame = load("small", device="cpu").embed(["CCCCC[Po]CC", "CCCCC[SiH2]CC", "CCCCC[Na]"], level="pcqm")
+    assert frame["gap_ev"].is_not_null().all()
+    assert frame["gap_ev_err"].is_null().to_list() == [True, False, True]
+
+
 def test_warnings_are_counted_by_reason(encoder, tmp_path):
     path, output = tmp_path / "salts.smi", tmp_path / "out.parquet"
     path.write_text("CCO\n[Na+].[Cl-]\nCC[SeH]\nC[N+](C)(C)C\nC1\n")
