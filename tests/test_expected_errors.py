@@ -87,6 +87,13 @@ def test_half_widths_of_many_molecules_are_those_of_embed(calibrated, noisy, mon
         assert np.isnan(ours[data.rows("train")]).all()
 
 
+def test_a_shipped_model_is_calibrated_in_a_copy_only(run_command, tmp_path):
+    table = tmp_path / "mine.csv"
+    table.write_text("smiles,gap\nCCO,1.0\n", encoding="utf-8")
+    result = run_command("calibrate", "small", table)
+    assert result.returncode == 1 and "copy" in result.stderr and "Traceback" not in result.stderr
+
+
 def test_intervals_hold_what_they_promise_and_are_narrow_where_they_can_be(calibrated):
     folder, errors, data = calibrated
     measured = measured_intervals(load_weights(folder), errors, data, ["test"])["test"]["toy.weight"]

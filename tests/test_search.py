@@ -24,7 +24,7 @@ from stkd_screen.search.library import Library
 from stkd_screen.search.manifest import save_manifest
 from stkd_screen.search.queries import load_encoder, read_queries
 from stkd_screen.search.report import html_report
-from stkd_screen.search.where import rows_where
+from stkd_screen.search.where import check_condition, rows_where
 
 # Stereoisomers have one embedding; o1C*c1 can be read here but not by RDKit.
 EXTRA = ["C[C@H](N)O left", "C[C@@H](N)O right", "o1C*c1 odd", "C1CC bad", "OCC"]
@@ -153,6 +153,9 @@ def test_conditions_on_the_hits(ask):
 def test_a_condition_that_does_not_hold_water_is_named(toy_index, condition, reason):
     with pytest.raises(SearchError) as error:
         rows_where(toy_index.index.store, condition)
+    with pytest.raises(SearchError) as early:
+        check_condition(toy_index.index.store, condition)
+    assert str(early.value) == str(error.value), "before a molecule is looked at"
     assert reason in str(error.value) and "such as" in str(error.value)
 
 

@@ -20,7 +20,7 @@ from stkd_screen.search.depict import MOST_ATOMS, depict
 from stkd_screen.search.home import index_folder
 from stkd_screen.search.index import Index
 from stkd_screen.search.output import write_hits
-from stkd_screen.search.where import rows_where
+from stkd_screen.search.where import check_condition, rows_where
 from stkd_screen.teach.checkpoint import read_checkpoint
 from stkd_screen.weights import file_sha256, load_weights
 
@@ -79,6 +79,7 @@ def test_a_condition_can_use_columns_and_known_words_only(toy_index, tmp_path, m
 )
 def test_usual_conditions_work(toy_index, condition):  # noqa: F811
     assert len(rows_where(toy_index.index.store, condition)) == len(toy_index.index)
+    check_condition(toy_index.index.store, condition)
 
 
 # ---- weights, checkpoints, indexes

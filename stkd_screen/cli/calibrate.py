@@ -1,5 +1,6 @@
 """stkd-screen calibrate: learn how far off the predictions of weights may be."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,12 +31,18 @@ def calibrate(
     from stkd_screen.cli.display import Terminal, intervals_table
     from stkd_screen.cli.training import read_for_model
     from stkd_screen.encoder import choose_device
+    from stkd_screen.errors import WeightsError
     from stkd_screen.expected_errors import FILE, save_errors
     from stkd_screen.teach.calibrate import calibrate as learn
     from stkd_screen.teach.calibrate import interval_metrics, predictions_with_half_widths
     from stkd_screen.weights import find_weights, load_weights
 
     folder = find_weights(weights)
+    if folder != Path(weights):
+        raise WeightsError(
+            f"{weights!r} is a model that comes with the package, not a folder of yours; copy {folder} and "
+            "calibrate the copy"
+        )
     model = load_weights(folder, with_errors=False)  # those that are there may be damaged
     model.student.to(choose_device(device))
     notes = Terminal(stderr=True)

@@ -9,7 +9,7 @@ from stkd_screen.errors import SearchError
 from stkd_screen.search.fingerprints import ecfp4, tanimoto, without_stereo
 from stkd_screen.search.index import QUERIES_AT_A_TIME, Index
 from stkd_screen.search.queries import Queries
-from stkd_screen.search.where import rows_where
+from stkd_screen.search.where import check_condition, rows_where
 
 RERANKINGS = ("tanimoto",)
 NO_HIT = "no molecule of the index meets the conditions"
@@ -45,6 +45,8 @@ class SearchOptions:
             )
         if self.rerank is not None and self.rerank not in RERANKINGS:
             raise SearchError(f"--rerank {self.rerank}: choose {' or '.join(RERANKINGS)}")
+        if self.where is not None:
+            check_condition(index.store, self.where)
 
 
 def search(index: Index, queries: Queries, options: SearchOptions) -> pl.DataFrame:

@@ -45,32 +45,47 @@ def rows_where(store: Store, condition: str) -> np.ndarray:
     """(N,) bool: the molecules for which a condition such as `gap_ev < 3.5 and not warned` holds.
 
     Raises:
-        SearchError: it does not parse, has a word that is no column and no function for conditions, is not
-            true or false, or holds for none and names a column without values, as HOMO at level pcqm.
+        SearchError: as `check_condition`; or it holds for none and names a column without values, as HOMO at
+            level pcqm.
     """
     records = pl.scan_ipc(store.records_file)
-    columns = records.collect_schema().names()
-
-    def wrong(reason: object) -> SearchError:
-        return SearchError(
-            f"--where {condition!r}: {reason}; give a condition on the columns {', '.join(columns)}, "
-            'such as "gap_ev < 3.5 and not warned"'
-        )
-
-    if strange := _first_strange(condition, columns):
-        raise wrong(strange)
-    try:
-        holds = records.select(pl.sql_expr(condition).alias("holds")).collect()["holds"]
-    except PolarsError as error:
-        raise wrong(str(error).split("\n")[0]) from error
-    if holds.dtype != pl.Boolean or len(holds) != len(store):
-        raise wrong("it is not true or false for each molecule")
+    holds = _holds(records, condition)
     if not holds.any():
         named = {token["name"] or token["word"] for token in _TOKEN.finditer(condition)}
         known = records.select(pl.all().count()).collect().row(0, named=True)
-        if empty := [name for name in columns if name in named and not known[name]]:
-            raise wrong(f"{empty[0]} is null for every molecule of this index")
+        if empty := [name for name, count in known.items() if name in named and not count]:
+            raise _wrong(condition, f"{empty[0]} is null for every molecule of this index", list(known))
     return holds.fill_null(False).to_numpy()
+
+
+def check_condition(store: Store, condition: str) -> None:
+    """Find what is wrong with a condition without looking at a molecule.
+
+    Raises:
+        SearchError: it does not parse, has a word that is no column and no function for conditions, or is
+            not true or false.
+    """
+    _holds(pl.scan_ipc(store.records_file).head(0), condition)
+
+
+def _holds(records: pl.LazyFrame, condition: str) -> pl.Series:
+    columns = records.collect_schema().names()
+    if strange := _first_strange(condition, columns):
+        raise _wrong(condition, strange, columns)
+    try:
+        holds = records.select(pl.sql_expr(condition).alias("holds")).collect()["holds"]
+    except PolarsError as error:
+        raise _wrong(condition, str(error).split("\n")[0], columns) from error
+    if holds.dtype != pl.Boolean or len(holds) != records.select(pl.len()).collect().item():
+        raise _wrong(condition, "it is not true or false for each molecule", columns)
+    return holds
+
+
+def _wrong(condition: str, reason: str, columns: Collection[str]) -> SearchError:
+    return SearchError(
+        f"--where {condition!r}: {reason}; give a condition on the columns {', '.join(columns)}, "
+        'such as "gap_ev < 3.5 and not warned"'
+    )
 
 
 def _first_strange(condition: str, columns: Collection[str]) -> str | None:
