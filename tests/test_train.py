@@ -13,7 +13,7 @@ import torch
 from conftest import TOY_TRAINING
 from rich.console import Console
 
-from stkd_screen.cli.display import metrics_table
+from stkd_screen.cli.display import kinds_table, metrics_table
 from stkd_screen.errors import StkdError, TrainingError
 from stkd_screen.smiles.tokens import MAX_ATOMS, random_positions
 from stkd_screen.student import PRESETS
@@ -312,3 +312,14 @@ def test_r2_of_labels_that_do_not_differ_is_not_shown():
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(metrics_table(one, [target]))
     assert "0.1000" in console.export_text() and "nan" not in console.export_text()
+
+
+def test_kinds_fit_a_terminal_of_80_columns():
+    target = Target("gap", "pcqm", "eV", 0.0, 1.0)
+    kind = "charges that cancel between neighbours"
+    measures = {"mae": 0.2, "rmse": 0.3, "r2": 0.9, "covered": 0.875, "n": 20_137}
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(kinds_table({kind: {"pcqm.gap": measures}}, [target], "test"))
+    words = console.export_text().split()
+    assert words[:2] == ["target", "of"] and "molecules" in words
+    assert {*kind.split(), "pcqm.gap", "0.2000", "87.5%", "20,137"} <= set(words), "nothing is cut off"

@@ -54,6 +54,18 @@ def metrics_table(metrics: "dict[str, Metrics]", targets: "list[Target]", of: st
     return table
 
 
+def kinds_table(kinds: "dict[str, Metrics]", targets: "list[Target]", split: str) -> Table:
+    """What `errors_by_kind` measured of a split: the main measures alone, so that it fits a terminal."""
+    shown = ("mae", "auc", "covered")
+    main = {
+        kind: {name: {key: m[key] for key in (*shown, "n") if key in m} for name, m in by_target.items()}
+        for kind, by_target in kinds.items()
+    }
+    table = metrics_table(main, targets, f"of split {split}")
+    table.columns[1].no_wrap = False
+    return table
+
+
 def intervals_table(intervals: "dict[str, dict[str, dict[str, float]]]", targets: "list[Target]") -> Table:
     """What `interval_metrics` measured, as a table."""
     units = {target.full_name: target.unit for target in targets}

@@ -61,6 +61,7 @@ def evaluate(
     from stkd_screen.cli.display import (
         Terminal,
         intervals_table,
+        kinds_table,
         metrics_table,
         worst_table,
         writings_table,
@@ -113,7 +114,7 @@ def evaluate(
             tables.append(intervals_table(intervals, targets))
         if by_kind:
             measured["kinds"] = errors_by_kind(predicted, targets, labelled, splits, half_widths)
-            tables += [metrics_table(kinds, targets, split) for split, kinds in measured["kinds"].items()]
+            tables += [kinds_table(kinds, targets, split) for split, kinds in measured["kinds"].items()]
         if worst:
             measured["worst"] = furthest_off(predicted, targets, labelled, splits, worst, half_widths)
             tables.append(worst_table(measured["worst"], targets))
