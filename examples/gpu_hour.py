@@ -6,8 +6,9 @@
 Trains a teacher, distils the students from it and measures all of them on the test split. Made for a rented
 GPU: it needs neither RDKit nor the tables, keeps to the time, goes on where it was stopped when it is started
 again (a model that is finished is taken as it is), and leaves in the output folder one folder for each model
-(weights, card, learning curves) and figures.json. On a CPU choose small presets: --teacher-preset slim
---students small.
+(weights, card, learning curves) and figures.json. With --teacher and --start it begins with what is trained
+already, so that the time goes into one wide student: --teacher slim-teacher --start small --students large.
+On a CPU choose small presets: --teacher-preset slim --students small.
 """
 
 import argparse
@@ -41,6 +42,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30, help="for everything (default %(default)s)")
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder (default %(default)s)")
     parser.add_argument("--teacher-preset", default="base", help="default %(default)s")
+    parser.add_argument("--teacher", help="name or folder of a trained one, to distil from instead")
+    parser.add_argument("--start", help="name or folder of weights that each student goes on from")
     parser.add_argument("--students", nargs="+", default=["large", "small"], help="default large small")
     parser.add_argument("--batch-size", type=int, default=1024, help="molecules a step (default %(default)s)")
     parser.add_argument("--random-orders", type=float, default=0.2, help="share (default %(default)s)")
@@ -55,7 +58,11 @@ def main() -> None:
     print(f"{len(data.molecules):,} molecules, {device}")
 
     folder = arguments.output / "teacher"
-    if is_finished(folder):
+    students_share = STUDENTS_SHARE
+    if arguments.teacher:
+        teacher = load_teacher(arguments.teacher)
+        students_share += TEACHER_SHARE
+    elif is_finished(folder):
         print(f"{folder} is finished")
         teacher = load_teacher(folder)
     else:
@@ -70,10 +77,12 @@ def main() -> None:
             print(f"{folder} is finished")
             figures[preset] = load_weights(folder).metrics
             continue
-        minutes = arguments.minutes * STUDENTS_SHARE / len(arguments.students)
+        minutes = arguments.minutes * students_share / len(arguments.students)
         config = DistillConfig.of(
             preset,
             **common,
+            start=arguments.start,
+            grow=preset if arguments.start else None,
             max_minutes=minutes,
             random_orders=arguments.random_orders,
             kekule=arguments.kekule,

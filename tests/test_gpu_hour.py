@@ -52,3 +52,10 @@ def test_it_leaves_teacher_students_and_figures(toy, tmp_path):
     # Nothing left to do.
     assert figures_of_a_run()["tiny"] == student.metrics
     assert load_weights(tmp_path / "out" / "tiny").sha256 == student.sha256
+    # What is trained already is taken.
+    before = (tmp_path / "out").rename(tmp_path / "before")
+    command += ["--teacher", str(before / "teacher"), "--start", str(before / "tiny")]
+    assert figures_of_a_run()["teacher"] == figures["teacher"]
+    again = load_weights(tmp_path / "out" / "tiny").training
+    assert (again["teacher"]["sha256"], again["start"]) == (teacher, student.sha256)
+    assert not (tmp_path / "out" / "teacher").exists()
