@@ -8,6 +8,8 @@ import pyarrow as pa
 from stkd_screen.smiles import ELEMENT_SYMBOLS, Molecules
 from stkd_screen.smiles.tokens import MAX_CHARGE, atom_types
 
+LARGER = "larger than any labelled molecule"
+
 
 def warnings_of(
     molecules: Molecules,
@@ -54,8 +56,7 @@ def warnings_of(
             kind = "smaller than nearly all labelled molecules"
             reasons[kind] = f"at most {few_heavy_atoms} heavy atoms, {kind}"
         if heavy[row] > max_heavy_atoms:
-            kind = "larger than any labelled molecule"
-            reasons[kind] = f"more than {max_heavy_atoms} heavy atoms, {kind}"
+            reasons[LARGER] = f"more than {max_heavy_atoms} heavy atoms, {LARGER}"
         if net_charge[row]:
             reasons["net charge"] = f"net charge {net_charge[row]:+d}"
         elif ionic[row]:

@@ -12,7 +12,7 @@ from stkd_screen.domain import warnings_of
 from stkd_screen.errors import StkdError
 from stkd_screen.expected_errors import measures
 from stkd_screen.records import Records
-from stkd_screen.smiles import AROMATIC_FLAG, Molecules, describe_error, error_class
+from stkd_screen.smiles import Molecules, describe_error, error_class
 from stkd_screen.targets import CLASS_UNIT, Target, of_level
 from stkd_screen.weights import Weights
 
@@ -183,8 +183,7 @@ def _expected(
     of_molecules = molecules.heavy_atoms(), molecules.ionic, molecules.unpaired
     given = measures(errors, level, weights.targets, embedding, domain, prediction, *of_molecules)
     half_widths[:, of_level(weights.targets, level)] = errors.half_widths(given)
-    strange = ~weights.elements[molecules.element & (AROMATIC_FLAG - 1)]
-    half_widths[molecules.sums(strange) > 0] = np.nan
+    half_widths[weights.strange(molecules)] = np.nan
     return half_widths, domain
 
 

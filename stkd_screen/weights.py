@@ -4,7 +4,6 @@ were calibrated, errors.safetensors. Nothing is unpickled.
 
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from stkd_screen.errors import WeightsError
 from stkd_screen.expected_errors import FILE as ERRORS
 from stkd_screen.expected_errors import ExpectedErrors, load_errors
 from stkd_screen.files import file_sha256, whole
-from stkd_screen.smiles import AROMATIC_FLAG
+from stkd_screen.smiles import AROMATIC_FLAG, Molecules
 from stkd_screen.smiles.tokens import VOCABULARY_VERSION
 from stkd_screen.student import Student, StudentConfig
 from stkd_screen.targets import Target
@@ -59,13 +58,16 @@ class Weights:
     def levels(self) -> list[str]:
         return list(dict.fromkeys(target.level for target in self.targets))
 
-    @cached_property
-    def elements(self) -> np.ndarray:
-        """(128,) bool: by atomic number, whether an atom of that element has a label at any level."""
+    def strange(self, molecules: Molecules) -> np.ndarray:
+        """Rows with an element that no label has, at any level, so that nothing calibrates their errors.
+
+        Returns:
+            (R,) bool.
+        """
         known = np.zeros(AROMATIC_FLAG, bool)
         for codes in self.atom_types.values():
             known[codes & (AROMATIC_FLAG - 1)] = True
-        return known
+        return molecules.sums(~known[molecules.element & (AROMATIC_FLAG - 1)]) > 0
 
 
 def shipped_folder() -> Path:

@@ -35,13 +35,22 @@ def test_embed_prints_a_summary_and_exits_0_with_bad_rows(stkd_screen, toy, tmp_
     assert pl.read_parquet(tmp_path / "out.parquet")["id"].to_list() == ["ethanol", "ring", "five"]
 
 
-def test_another_level_is_offered_where_most_rows_have_a_warning(stkd_screen, tmp_path):
+def test_another_level_is_offered_where_most_molecules_are_too_large(stkd_screen, tmp_path):
     drug = "CN1CCN(CC1)c1ccc2nc(-c3ccc(Oc4ccccc4)cc3)c(C(N)=O)n2c1"
-    (tmp_path / "drugs.smi").write_text(f"{drug}\n{drug}\n", encoding="utf-8")
-    for level, offered in (("qm9", True), ("pcqm", False)):
-        given = ("embed", tmp_path / "drugs.smi", "-o", tmp_path / f"{level}.parquet", "--level", level)
+    for level, smiles, offered in (("qm9", drug, True), ("pcqm", drug * 3, False), ("qm9", "C", False)):
+        (tmp_path / "in.smi").write_text(f"{smiles}\n{smiles}\n", encoding="utf-8")
+        given = (
+            "embed",
+            tmp_path / "in.smi",
+            "-o",
+            tmp_path / "out.parquet",
+            "--level",
+            level,
+            "--overwrite",
+        )
         told = stkd_screen(*given).stderr
-        assert ("see the column warning; the model also has --level pcqm" in told) == offered
+        assert "2 with a warning" in told
+        assert ("the model also has --level pcqm, with larger ones" in told) == offered
 
 
 def test_an_input_without_records_is_not_called_complete_already(stkd_screen, toy, tmp_path):

@@ -16,6 +16,7 @@ from stkd_screen.encoder import Encoder
 from stkd_screen.errors import OutputError, TrainingError, WeightsError
 from stkd_screen.expected_errors import (
     FILE,
+    MEASURES,
     ExpectedErrors,
     disagreement,
     load_errors,
@@ -27,7 +28,9 @@ from stkd_screen.output import OutputOptions, schema
 from stkd_screen.records import RecordReader
 from stkd_screen.targets import Target
 from stkd_screen.teach.calibrate import (
+    FEWEST_ODD,
     RARE,
+    _log_linear_scale,
     calibrate,
     interval_metrics,
     interval_score,
@@ -85,6 +88,20 @@ def test_half_widths_of_many_molecules_are_those_of_embed(calibrated, noisy, mon
     for ours, column in ((predicted, "weight_ev"), (half_widths, "weight_ev_err")):
         np.testing.assert_allclose(ours[asked, 0], frame[column].to_numpy()[asked], rtol=1e-4)
         assert np.isnan(ours[data.rows("train")]).all()
+
+
+@pytest.mark.parametrize("odd", [1, FEWEST_ODD])
+def test_a_kind_with_a_molecule_or_two_does_not_widen_the_intervals_of_all_of_it(odd):
+    """One valid molecule of few atoms, off by twice the mean, once made all of its kind ten times as wide."""
+    rng = np.random.default_rng(0)
+    given = np.zeros((200, MEASURES + 4))
+    given[:, MEASURES:] = rng.normal(size=(200, 4))
+    given[:odd, MEASURES - 1] = np.log(10)
+    off = rng.exponential(size=200)
+    off[:odd] = 8
+    found = _log_linear_scale(given, off, np.ones(200), 1e-2)
+    assert (found[MEASURES - 1] > 0.5) == (odd == FEWEST_ODD)
+    assert (found[: MEASURES - 1] == 0).all(), "measures that no molecule has"
 
 
 def test_a_shipped_model_is_calibrated_in_a_copy_only(run_command, tmp_path):

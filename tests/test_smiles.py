@@ -411,10 +411,27 @@ def test_ions_zwitterions_and_salts():
 
 
 def test_unpaired_electrons_are_those_of_rdkit():
-    radicals = ["[CH3]", "C[CH]C", "CN(C)[O]", "[O][O]", "[N]=O", "c1ccccc1[CH2]", "C[S]", "[H]"]
+    radicals = [
+        "[CH3]",
+        "C[CH]C",
+        "CN(C)[O]",
+        "[O][O]",
+        "[N]=O",
+        "c1ccccc1[CH2]",
+        "C[S]",
+        "[H]",
+        "[c]1ccccc1",
+        "[c]1ccncc1",
+    ]
     others = ["C", "CS(C)=O", "OP(=O)(O)O", "c1cc[nH]c1", "[Fe]", "O=[O+][O-]", "FS(F)(F)(F)(F)F", "CB(O)O"]
+    others += [
+        "[NH3][Pt]([NH3])(Cl)Cl",
+        "O=c1cc[nH]cc1",
+        "c1cc[cH-]c1.[Na+]",
+        "c1ccoc1",
+    ]
     assert packed(radicals).unpaired.all()
-    assert not packed([*others, "", "C("]).unpaired.any()
+    assert not packed([*others, "C[P](C)(C)[Pd](Cl)Cl", "", "C("]).unpaired.any()
     for smiles in radicals + others:
         atoms = Chem.MolFromSmiles(smiles).GetAtoms()
         odd = any(atom.GetNumRadicalElectrons() % 2 for atom in atoms)

@@ -76,8 +76,7 @@ def test_does_not_alternate(smiles: str, column: int) -> None:
 
 def test_the_message_says_what_to_do() -> None:
     assert describe_error(*outcome("n1cccc1"), "n1cccc1") == (
-        "aromatic ring cannot be written with alternating bonds "
-        "(a nitrogen with a hydrogen is [nH]) at column 1"
+        "aromatic ring cannot be written with alternating bonds (often an n that should be [nH]) at column 1"
     )
 
 

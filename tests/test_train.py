@@ -15,10 +15,12 @@ from rich.console import Console
 
 from stkd_screen.cli.display import kinds_table, metrics_table
 from stkd_screen.errors import StkdError, TrainingError
-from stkd_screen.smiles.tokens import MAX_ATOMS, random_positions
+from stkd_screen.smiles import pack_smiles, pretransform
+from stkd_screen.smiles.tokens import MAX_ATOMS, atom_types, random_positions
 from stkd_screen.student import PRESETS
 from stkd_screen.targets import Target
 from stkd_screen.teach.checkpoint import write_checkpoint
+from stkd_screen.teach.coverage import label_coverage
 from stkd_screen.teach.distill import DistillConfig
 from stkd_screen.teach.evaluate import evaluate_model, predict, predictions, split_metrics
 from stkd_screen.teach.losses import task_loss
@@ -242,7 +244,8 @@ def test_repeated_rows_stay_on_one_side_of_the_split(tmp_path):
         ("smiles,y\n", "a.y=y:eV", "no usable row.*there are no rows"),
         ("", "a.y=y:eV", "is empty"),
         ("smiles,y\nC1C,1\n", "a.y=y:eV", "no usable row.*unclosed ring bond 1"),
-        ("smiles,y\nC,high\n", "a.y=y:eV", "column 'y' is not numeric"),
+        ("smiles,y\nC,high\n", "a.y=y:eV", "column 'y': 1 of 1 rows hold no number, the first row 1: 'high'"),
+        ("smiles,y\nC,1\nCC,>5\nCC,n/a\n", "a.y=y:eV", "2 of 3 rows hold no number, the first row 2: '>5'"),
         ("smiles,y,split\nC,1,training\n", "a.y=y:eV", r"holds \['training'\]"),
         ("smiles,y\nC,1\n", "y:eV", "not of the form LEVEL.NAME=COLUMN:UNIT"),
     ],
@@ -251,6 +254,20 @@ def test_bad_tables_get_fact_place_and_fix(tmp_path, rows, target, message):
     (tmp_path / "t.csv").write_text(rows)
     with pytest.raises(StkdError, match=message):
         read_labelled([tmp_path / "t.csv"], [TargetColumn.parse(target)])
+
+
+def test_a_table_written_in_kekule_form_covers_aromatic_atoms_that_the_start_can_read(tmp_path):
+    (tmp_path / "t.csv").write_text("smiles,y\nC1=CC=CC=C1O,1\nCC(C)C=O,2\n")
+    columns = [TargetColumn.parse("a.y=y:eV")]
+    data = read_labelled([tmp_path / "t.csv"], columns, graphs=True)
+    readable = atom_types(pretransform(*pack_smiles(["c1ccccc1", "c1cc[nH]c1"])))
+    rows, targets = np.arange(2), [Target("y", "a", "eV", 0.0, 1.0)]
+    written = set(atom_types(data.molecules).tolist())
+    carbon_h = set(atom_types(pretransform(*pack_smiles(["c1ccccc1"]))).tolist())
+    assert set(label_coverage(data, rows, targets).atom_types["a"].tolist()) == written
+    assert set(label_coverage(data, rows, targets, readable).atom_types["a"].tolist()) == written | carbon_h
+    aliphatic = label_coverage(data, rows[1:], targets, readable)
+    assert not carbon_h & set(aliphatic.atom_types["a"].tolist()), "its CH is no aromatic one"
 
 
 def test_a_constant_target_is_refused(toy, tmp_path):

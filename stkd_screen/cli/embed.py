@@ -82,6 +82,7 @@ def embed(
     started = time.perf_counter()
     from stkd_screen.cli.display import EmbedDisplay, Terminal
     from stkd_screen.cli.interrupts import Interrupted, interrupts_ask
+    from stkd_screen.domain import LARGER
     from stkd_screen.embed import embed as run_embed
     from stkd_screen.encoder import load
     from stkd_screen.errors import InputError
@@ -126,11 +127,12 @@ def embed(
         for smiles, id in dict.fromkeys(reader.columns.values()):
             table.add_row("columns", f"SMILES {smiles!r}, id {id!r}" if id else f"SMILES {smiles!r}, no id")
         console.print(table)
-        others = [name for name in encoder.weights.levels if name != options.level]
-        if summary.warned > summary.good / 2 and others:
+        largest = encoder.weights.max_heavy_atoms
+        wider = [name for name in encoder.weights.levels if largest[name] > largest[options.level or name]]
+        if summary.warnings[LARGER] > summary.good / 2 and wider:
             console.print(
-                f"most rows have a warning at level {options.level!r}, see the column warning; the model "
-                f"also has --level {', '.join(others)}",
+                f"most molecules are larger than the labelled ones of level {options.level!r}; the model "
+                f"also has --level {', '.join(wider)}, with larger ones",
                 style="yellow",
                 highlight=False,
                 soft_wrap=True,

@@ -56,7 +56,7 @@ _MESSAGES = {
     ParseError.TOO_MANY_ATOMS: "more than 256 atoms",
     ParseError.TOO_LONG: "more than 1,000,000 bytes",
     ParseError.KEKULE: (
-        "aromatic ring cannot be written with alternating bonds (a nitrogen with a hydrogen is [nH])"
+        "aromatic ring cannot be written with alternating bonds (often an n that should be [nH])"
     ),
     ParseError.AROMATIC_OUTSIDE_RING: "lower-case (aromatic) atom outside a ring",
 }

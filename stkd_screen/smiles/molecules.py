@@ -57,14 +57,21 @@ class Molecules:
 
     @cached_property
     def unpaired(self) -> np.ndarray:
-        """Rows with an unpaired electron on a main-group atom that has no aromatic bond. (R,) bool."""
+        """Rows with an unpaired electron on a main-group atom that no metal is bonded to. (R,) bool.
+
+        Of aromatic atoms a neutral carbon with two bonds is told, as in the phenyl radical; how many
+        electrons another one gives to its ring is not known here.
+        """
         ends = self.bond_ends()
         electrons = _OUTER_ELECTRONS[self.element & (AROMATIC_FLAG - 1)]
         known = electrons > 0
-        known[ends[self.bond_type > BondType.QUADRUPLE]] = False
+        known[ends[(electrons[ends] == 0).any(axis=1) | (self.bond_type > BondType.QUADRUPLE)]] = False
         of_odd_order = np.isin(self.bond_type, (BondType.SINGLE, BondType.TRIPLE))
         odd_bonds = np.bincount(ends[of_odd_order].ravel(), minlength=len(electrons))
-        return self.sums(known & ((electrons - self.charge - odd_bonds - self.hydrogens) & 1 == 1)) > 0
+        unpaired = known & ((electrons - self.charge - odd_bonds - self.hydrogens) & 1 == 1)
+        neighbours = np.bincount(ends.ravel(), minlength=len(electrons))
+        aromatic_carbon = (self.element == 6 + AROMATIC_FLAG) & (self.charge == 0)
+        return self.sums(unpaired | (aromatic_carbon & (neighbours + self.hydrogens == 2))) > 0
 
     def bond_ends(self) -> np.ndarray:
         """(M, 2) the atoms of each bond, counted through all rows."""

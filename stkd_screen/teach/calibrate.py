@@ -17,6 +17,7 @@ from stkd_screen.weights import Weights
 
 COVERAGE = 0.9
 FEWEST = 100  # labels in the valid split, below which a 90% interval, or what goes into it, is a guess
+FEWEST_ODD = 10  # valid molecules of a kind, below which its intervals are those of other molecules
 REGIONS = 256
 MOST_FOR_REGIONS = 30_000  # labelled training molecules of a level that its regions are found from
 RARE, MOST_RARE = 0.03, 500  # share, and number, of training molecules of few atoms that make them rare
@@ -109,6 +110,7 @@ def predictions_with_half_widths(
             columns = of_level(weights.targets, level)
             widths = errors.half_widths(answers.measures(errors, level, weights))
             half_widths[answers.rows[:, None], columns] = widths
+    half_widths[weights.strange(data.molecules)] = np.nan
     return predicted, half_widths
 
 
@@ -251,17 +253,19 @@ def _log_linear_scale(given: np.ndarray, off: np.ndarray, weight: np.ndarray, ri
 
     What makes a molecule unusual cannot make its interval narrower, and the interval grows in proportion to
     it at most: the coefficients of the six measures, which are logarithms, lie between 0 and 1. Few valid
-    molecules are unusual; without bounds the fit to them would run away where there are none.
+    molecules are unusual; without bounds the fit to them would run away where there are none, and a measure
+    that fewer than ten molecules have gets no coefficient: one of them would decide for all to come.
     """
     x, r, w = (torch.from_numpy(array) for array in (given - given.mean(0), off.astype(np.float64), weight))
     free = torch.zeros(given.shape[1], dtype=torch.float64)
     free[:MEASURES] = -2.0
+    known = torch.from_numpy((given[:, :MEASURES] != 0).sum(0) >= FEWEST_ODD)
     shift = torch.tensor(np.log(np.average(off, weights=weight)))
     parameters = [free.requires_grad_(), shift.requires_grad_()]
     optimizer = torch.optim.LBFGS(parameters, max_iter=300, line_search_fn="strong_wolfe")
 
     def coefficients() -> Tensor:
-        return torch.cat([free[:MEASURES].sigmoid(), free[MEASURES:]])
+        return torch.cat([free[:MEASURES].sigmoid() * known, free[MEASURES:]])
 
     def loss() -> Tensor:
         optimizer.zero_grad()

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stkd_screen.smiles import AROMATIC_FLAG
 from stkd_screen.smiles.tokens import atom_types
 from stkd_screen.targets import Target
+from stkd_screen.teach.graphs import ATOM_FEATURES
 from stkd_screen.teach.labelled import LabelledMolecules
 
 
@@ -18,9 +20,29 @@ class Coverage:
     max_heavy_atoms: dict[str, int]  # heavy atoms of the largest molecule
 
 
-def label_coverage(data: LabelledMolecules, rows: np.ndarray, targets: Sequence[Target]) -> Coverage:
-    """What the labels of each level cover among some rows."""
+def label_coverage(
+    data: LabelledMolecules,
+    rows: np.ndarray,
+    targets: Sequence[Target],
+    known_types: np.ndarray | None = None,
+) -> Coverage:
+    """What the labels of each level cover among some rows.
+
+    Args:
+        data: labelled molecules.
+        rows: of the data.
+        targets: of the model.
+        known_types: types that it knew before. An atom that RDKit takes for aromatic covers both of its
+            types, in an aromatic and in a Kekulé form, where they are among these: a table may have been
+            written all in one form.
+    """
     types, heavy = atom_types(data.molecules), data.molecules.heavy_atoms()
+    other_types = types
+    if known_types is not None and data.graphs is not None:
+        aromatic = data.graphs.atom_features[:, [*ATOM_FEATURES].index("aromatic")] > 0
+        other_types = np.where(
+            aromatic & np.isin(types ^ AROMATIC_FLAG, known_types), types ^ AROMATIC_FLAG, types
+        )
     atoms = np.diff(data.molecules.atom_offsets)
     row_of_atom = np.repeat(np.arange(len(atoms)), atoms)
     in_rows = np.zeros(len(atoms), bool)
@@ -29,7 +51,9 @@ def label_coverage(data: LabelledMolecules, rows: np.ndarray, targets: Sequence[
     for level in dict.fromkeys(target.level for target in targets):
         of_level = [k for k, target in enumerate(targets) if target.level == level]
         labelled = in_rows & np.isfinite(data.targets[:, of_level]).any(axis=1)
-        covered[level] = np.unique(types[labelled[row_of_atom]])
+        atoms_of_labelled = labelled[row_of_atom]
+        both = types[atoms_of_labelled], other_types[atoms_of_labelled]
+        covered[level] = np.unique(np.concatenate(both))
         largest[level] = int(heavy[labelled].max(initial=0))
     return Coverage(covered, largest)
 

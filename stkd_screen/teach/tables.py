@@ -214,11 +214,14 @@ def _values(table: Table, targets: Sequence[TargetColumn]) -> tuple[np.ndarray, 
 def _numbers(table: Table, column: TargetColumn) -> np.ndarray:
     """(R,) float64 as in the file, NaN where missing."""
     where = f"{table.path}: column {column.column!r}"
-    try:
-        values = table.frame[column.column].cast(pl.Float64).to_numpy()
-    except pl.exceptions.InvalidOperationError as error:
-        reason = str(error).partition("\n")[0]
-        raise TrainingError(f"{where} is not numeric ({reason}); write a decimal point") from error
+    given = table.frame[column.column]
+    numbers = given.cast(pl.Float64, strict=False)
+    if len(bad := (given.is_not_null() & numbers.is_null()).arg_true()):
+        raise TrainingError(
+            f"{where}: {len(bad):,} of {len(given):,} rows hold no number, the first row {bad[0] + 1}: "
+            f"{given[bad[0]]!r}; write a decimal point and nothing else, and leave empty what is not known"
+        )
+    values = numbers.to_numpy()
     known = np.isfinite(values)
     if len(values) and not known.any():
         raise TrainingError(f"{where} holds no number; name another one in --target {column.full_name}=...")

@@ -163,10 +163,11 @@ class StudentTrainer(Trainer):
 
     def known_coverage(self) -> list[Coverage]:
         """What labels stand behind the student: those of its data, and those of its start."""
-        of_data = label_coverage(self.data, self.data.rows("train"), self.targets)
+        labelled = self.data, self.data.rows("train"), self.targets
         if self.start is None:
-            return [of_data]
-        return [of_data, Coverage(self.start.atom_types, self.start.max_heavy_atoms)]
+            return [label_coverage(*labelled)]
+        known = Coverage(self.start.atom_types, self.start.max_heavy_atoms)
+        return [label_coverage(*labelled, np.concatenate([*known.atom_types.values()])), known]
 
     def kinds(self) -> dict[str, Metrics]:
         """Errors on the test split by kind of molecule."""
