@@ -174,6 +174,8 @@ def test_a_condition_on_what_is_known_of_no_molecule_is_refused(toy, tmp_path, m
     index = Index(tmp_path / "gap")
     with pytest.raises(SearchError, match="weight_ev is null for every molecule of this index"):
         rows_where(index.store, "weight_ev < 3 or smiles is null")
+    with pytest.raises(SearchError, match="on the columns smiles, polar_ev"):
+        rows_where(index.store, "weight_ev < 3")
     assert rows_where(index.store, "smiles like '%N'").tolist() == [False, True, False]
 
 

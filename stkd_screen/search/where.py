@@ -54,7 +54,8 @@ def rows_where(store: Store, condition: str) -> np.ndarray:
         named = {token["name"] or token["word"] for token in _TOKEN.finditer(condition)}
         known = records.select(pl.all().count()).collect().row(0, named=True)
         if empty := [name for name, count in known.items() if name in named and not count]:
-            raise _wrong(condition, f"{empty[0]} is null for every molecule of this index", list(known))
+            told = [name for name, count in known.items() if count]
+            raise _wrong(condition, f"{empty[0]} is null for every molecule of this index", told)
     return holds.fill_null(False).to_numpy()
 
 
