@@ -216,7 +216,7 @@ class _Run:
         size = path.stat().st_size - start
         name = path.name if isinstance(self.output, OutputFolder) else None
         digest = file_sha256(path, start)
-        return Part(part.rows, size, digest, dict(bad), warned, name, dict(warnings))
+        return Part(part.rows, size, digest, dict(bad), warned, dict(warnings), name)
 
     def _finish(self, manifest: Manifest, input_fault: str | None) -> None:
         if not manifest.parts:  # nothing to embed: an output of no rows

@@ -18,7 +18,7 @@ from stkd_screen.weights import Weights
 
 EMBEDDING_TYPES = {"float16": (np.float16, pa.float16()), "float32": (np.float32, pa.float32())}
 METADATA_KEY = b"stkd_screen"
-FEW_HEAVY_ATOMS = 4  # gaps of such molecules are off by 0.8 eV (weights/small/README.md)
+FEW_HEAVY_ATOMS = 4  # so small a molecule is like no other: the gaps of `small` are off by 0.8 eV there
 NOT_FINITE = "the model gave a value that is not finite"
 
 
@@ -165,9 +165,9 @@ def result_table(
 
 
 def _few_heavy_atoms(weights: Weights, level: str) -> int:
-    """With so many heavy atoms, or fewer, a molecule is warned of; 0 for weights that are not calibrated."""
+    """With so many heavy atoms, or fewer, a molecule is warned of; -1, none, without a calibration."""
     errors = weights.errors.get(level)
-    return min(int(errors.few), FEW_HEAVY_ATOMS) if errors is not None else 0
+    return min(int(errors.few), FEW_HEAVY_ATOMS) if errors is not None else -1
 
 
 def _expected(

@@ -168,7 +168,7 @@ def test_a_folder_of_shards_is_one_library(tmp_path):
 
 def write_manifest(folder, parts, **about):
     """The manifest that `embed` keeps in the folder of its parts."""
-    made = [Part(300, file.stat().st_size, "", {}, 0, file.name) for file in parts]
+    made = [Part(300, file.stat().st_size, "", {}, 0, {}, file.name) for file in parts]
     manifest = Manifest("drawn", "a" * 64, {}, [], {}, made, **{"complete": True} | about)
     save_manifest(manifest, folder / MANIFEST)
     return manifest

@@ -256,6 +256,13 @@ def test_bad_tables_get_fact_place_and_fix(tmp_path, rows, target, message):
         read_labelled([tmp_path / "t.csv"], [TargetColumn.parse(target)])
 
 
+@pytest.mark.parametrize("values", [[[1.0], [2.0]], [b"1", b"2"]])
+def test_a_column_that_cannot_hold_numbers_is_named(tmp_path, values):
+    pl.DataFrame({"smiles": ["C", "CC"], "y": values}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(TrainingError, match=r"column 'y' holds (List|Binary).*, no numbers"):
+        read_labelled([tmp_path / "t.parquet"], [TargetColumn.parse("a.y=y:eV")])
+
+
 def test_a_table_written_in_kekule_form_covers_aromatic_atoms_that_the_start_can_read(tmp_path):
     (tmp_path / "t.csv").write_text("smiles,y\nC1=CC=CC=C1O,1\nCC(C)C=O,2\n")
     columns = [TargetColumn.parse("a.y=y:eV")]

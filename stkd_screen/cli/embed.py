@@ -127,8 +127,9 @@ def embed(
         for smiles, id in dict.fromkeys(reader.columns.values()):
             table.add_row("columns", f"SMILES {smiles!r}, id {id!r}" if id else f"SMILES {smiles!r}, no id")
         console.print(table)
+        assert options.level is not None
         largest = encoder.weights.max_heavy_atoms
-        wider = [name for name in encoder.weights.levels if largest[name] > largest[options.level or name]]
+        wider = [name for name in encoder.weights.levels if largest[name] > largest[options.level]]
         if summary.warnings[LARGER] > summary.good / 2 and wider:
             console.print(
                 f"most molecules are larger than the labelled ones of level {options.level!r}; the model "

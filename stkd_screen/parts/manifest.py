@@ -19,7 +19,7 @@ from stkd_screen.errors import OutputError
 from stkd_screen.files import write_json
 from stkd_screen.records.inputs import STDIN
 
-FORMAT = 1
+FORMAT = 2
 _SAMPLES, _SAMPLE_BYTES = 16, 1 << 16  # of an input, spread evenly from its first byte to its last
 
 
@@ -40,8 +40,8 @@ class Part:
     sha256: str
     bad: dict[str, int]  # kind of error -> rows
     warned: int  # rows
+    warnings: dict[str, int]  # kind of warning -> rows
     file: str | None  # in a folder; None where the parts stand end to end in one file
-    warnings: dict[str, int] = field(default_factory=dict)  # kind of warning -> rows
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ NOTES = np.dtype(
         ("heavy", np.int32),  # heavy atoms of the component, at its root
         ("degree", np.int32),
         ("neighbour", np.int32),  # of an atom with one bond, if that is single; else -1
-        ("charge", np.int32),  # after clean-up
         ("form", np.int32),  # which clean-up may apply
         ("place", np.int32),  # index in the result
     ]

@@ -57,11 +57,10 @@ def assign_after_clean_up(atoms, row, molecule, notes):
     """Mend a molecule with an over-valent atom; index of the first such atom that remains, or -1."""
     clean_up(atoms, row, molecule, notes)
     for i in range(row.atoms):
-        count, atoms[i].double = ask_model(atoms[i], np.int64(notes[i].charge))
+        count, atoms[i].double = ask_model(atoms[i], np.int64(molecule.charge[i]))
         if count == OVER_VALENT:
             return i
         molecule.hydrogens[i] = count
-        molecule.charge[i] = notes[i].charge
     return -1
 
 
@@ -82,67 +81,73 @@ def clean_up(atoms, row, molecule, notes):
     """Rewrite an over-valent molecule as RDKit does, so that a nitro group is the same in both its forms.
 
     Three forms (RDKit, Code/GraphMol/MolOps.cpp: cleanUp, cleanUpOrganometallics): five-valent N with =O
-    or #N becomes N+ with O- or N-, as in CN(=O)=O and CN=N#N; Cl, Br or I of valence 3, 5 or 7 among
-    oxygens only gives each =O a charge; a non-metal with too many bonds turns a single bond to a metal
-    into a dative one, which here only the valence sum is told: of several metals RDKit chooses by canonical
-    rank. The charges stay in NOTES.charge until the molecule is known to be sound.
+    or #N becomes N+ with O- or N-, as in CN(=O)=O and CN=N#N; Cl, Br or I that is over-valent among oxygens
+    only, with 3, 5 or 7 bonds, gives each =O a charge; a non-metal with too many bonds turns a single bond to
+    a metal into a dative one, which here only the valence sum is told: of several metals RDKit chooses by
+    canonical rank. Iodine of 3 or 5 bonds, which RDKit rewrites too, is left: the rows that have it and
+    nothing over-valent do not come here.
     """
     for i in range(row.atoms):
-        z, charge = atomic_number(atoms[i]), np.int64(atoms[i].charge)
-        notes[i].charge = charge
+        z = atomic_number(atoms[i])
         notes[i].form = 0
-        if charge == 0 and (z == 7 or z == 17 or z == 35 or z == 53):
-            valence = valence_in_use(atoms[i], charge)
+        if molecule.charge[i] == 0 and (z == 7 or z == 17 or z == 35 or z == 53):
+            valence = valence_in_use(atoms[i], np.int64(0))
             if z == 7 and valence == 5:
                 notes[i].form = NITROGEN
-            elif z != 7 and (valence == 3 or valence == 5 or valence == 7):
+            elif z != 7 and (valence == 7 or (z != 53 and (valence == 3 or valence == 5))):
                 notes[i].form = HALOGEN
 
     for step in range(3):
         for k in range(row.bonds):
             first, second = molecule.bond_atoms[k, 0], molecule.bond_atoms[k, 1]
-            clean_bond(atoms, notes, first, second, molecule.bond_type, k, step)
-            clean_bond(atoms, notes, second, first, molecule.bond_type, k, step)
+            clean_bond(atoms, notes, molecule, k, first, second, step)
+            clean_bond(atoms, notes, molecule, k, second, first, step)
 
 
 @compiled
-def clean_bond(atoms, notes, i, j, types, k, step):
+def clean_bond(atoms, notes, molecule, k, i, j, step):
     """What clean-up makes of bond k from atom i to j: nitrogen and oxygen, then the rest, then metals."""
-    form, other, kind = notes[i].form, atomic_number(atoms[j]), types[k]
+    form, other, kind = notes[i].form, atomic_number(atoms[j]), molecule.bond_type[k]
+    charge = molecule.charge
     if step == 0:
         if form == HALOGEN and other != 8:
             notes[i].form = 0
-        elif form == NITROGEN and kind == BondType.DOUBLE and other == 8 and notes[j].charge == 0:
+        elif form == NITROGEN and kind == BondType.DOUBLE and other == 8 and charge[j] == 0:
             notes[i].form = NITROGEN_WITH_OXYGEN
-            notes[i].charge, notes[j].charge = 1, -1
-            lower(atoms, i, j, types, k)
+            charge[i], charge[j] = 1, -1
+            lower(atoms, molecule, k, i, j)
     elif step == 1:
         nitrogen = form in (NITROGEN, NITROGEN_WITH_OXYGEN)
-        if nitrogen and kind == BondType.TRIPLE and other == 7 and notes[j].charge == 0:
+        if nitrogen and kind == BondType.TRIPLE and other == 7 and charge[j] == 0:
             notes[i].form = DONE
-            notes[i].charge, notes[j].charge = 1, -1
-            lower(atoms, i, j, types, k)
+            charge[i], charge[j] = 1, -1
+            lower(atoms, molecule, k, i, j)
         elif form == HALOGEN and kind == BondType.DOUBLE:
-            notes[i].charge += 1
-            notes[j].charge = -1
-            lower(atoms, i, j, types, k)
-    elif form != DONE and kind == BondType.SINGLE and METAL[other] and is_hypervalent(atoms[i], notes[i]):
+            charge[i] += 1
+            charge[j] = -1
+            lower(atoms, molecule, k, i, j)
+    elif (
+        form != DONE
+        and kind == BondType.SINGLE
+        and METAL[other]
+        and is_hypervalent(atoms[i], np.int64(charge[i]))
+    ):
         notes[i].form = DONE  # one bond at most
         atoms[i].bonding -= 2
 
 
 @inlined
-def lower(atoms, i, j, types, k):
+def lower(atoms, molecule, k, i, j):
     """Make a triple bond a double one, a double one single; `bonding` counts in halves."""
-    types[k] -= 1
+    molecule.bond_type[k] -= 1
     atoms[i].bonding -= 2
     atoms[j].bonding -= 2
 
 
 @compiled
-def is_hypervalent(atom, note):
+def is_hypervalent(atom, charge):
     """Whether a non-metal has more bonds than it can have, and may give one of them as a dative bond."""
-    z, charge = atomic_number(atom), np.int64(note.charge)
+    z = atomic_number(atom)
     if METAL[z] or z == 1 or z == 2 or z == 9 or z == 10 or z - charge <= 0:
         return False
     effective = min(z - charge, 118)

@@ -8,6 +8,7 @@ import numpy as np
 
 from stkd_screen.smiles.elements import AROMATIC_FLAG, BondType
 from stkd_screen.smiles.rows import Options, read_rows
+from stkd_screen.smiles.valence import METAL
 
 # By atomic number; 0 for metals and the wildcard.
 _OUTER_ELECTRONS = np.zeros(128, np.int64)
@@ -63,9 +64,11 @@ class Molecules:
         electrons another one gives to its ring is not known here.
         """
         ends = self.bond_ends()
-        electrons = _OUTER_ELECTRONS[self.element & (AROMATIC_FLAG - 1)]
+        number = self.element & (AROMATIC_FLAG - 1)
+        electrons = _OUTER_ELECTRONS[number]
+        metal = METAL[number] & (electrons == 0)
         known = electrons > 0
-        known[ends[(electrons[ends] == 0).any(axis=1) | (self.bond_type > BondType.QUADRUPLE)]] = False
+        known[ends[metal[ends].any(axis=1) | (self.bond_type > BondType.QUADRUPLE)]] = False
         of_odd_order = np.isin(self.bond_type, (BondType.SINGLE, BondType.TRIPLE))
         odd_bonds = np.bincount(ends[of_odd_order].ravel(), minlength=len(electrons))
         unpaired = known & ((electrons - self.charge - odd_bonds - self.hydrogens) & 1 == 1)

@@ -125,18 +125,19 @@ def aromatic_hydrogens(z, charge, halves, aromatic_bonds, given, bracket):
         halves: twice the sum of the bond orders, bracket hydrogens included.
         given: the bracket hydrogens.
     """
-    yes, no = np.bool_(True), np.bool_(False)
-    implied = implicit_hydrogens(z, charge, yes, halves, bracket)
+    aromatic, not_aromatic = np.bool_(True), np.bool_(False)
+    implied = implicit_hydrogens(z, charge, aromatic, halves, bracket)
     if implied == OVER_VALENT:
         return OVER_VALENT, False
     bonds = (halves - aromatic_bonds) // 2  # each aromatic one as a single bond
-    missing = highest_reached(z, charge, explicit_valence(z, charge, yes, halves) + implied) - bonds - implied
+    reached = highest_reached(z, charge, explicit_valence(z, charge, aromatic, halves) + implied)
+    missing = reached - bonds - implied
     double = missing == 1 or (bracket and missing == 2)
     bonds += double
     if charge == 0 and given == 1 and (z == 7 or z == 15):  # [nH] and [pH] are counted as if unbracketed
         bonds -= 1
-        bracket = no
-    implied = implicit_hydrogens(z, charge, no, 2 * bonds, bracket)
+        bracket = np.bool_(False)
+    implied = implicit_hydrogens(z, charge, not_aromatic, 2 * bonds, bracket)
     return (given if bracket and implied != OVER_VALENT else implied), double
 
 

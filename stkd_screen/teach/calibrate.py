@@ -218,11 +218,12 @@ def _fitted(
                 lines.append((rows[larger], off[larger] / mean))
     rows, off = (np.concatenate(part) for part in zip(*lines, strict=True))
     is_own = np.arange(len(rows)) < count
+    known = (given[np.unique(rows), :MEASURES] != 0).sum(0) >= FEWEST_ODD
     weight = np.where(is_own, 1.0, count / max(len(rows) - count, 1))  # as much as the own ones together
 
     def fitted(seen: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
         """Coefficients, and the constant that suits the level's own molecules."""
-        coefficients = _log_linear_scale(given[rows[seen]], off[seen], weight[seen], ridge)
+        coefficients = _log_linear_scale(given[rows[seen]], off[seen], weight[seen], ridge, known)
         ours = seen & is_own
         return coefficients, float(np.log(np.mean(off[ours] * np.exp(-given[rows[ours]] @ coefficients))))
 
@@ -247,25 +248,33 @@ def _fitted(
     return replace(errors, coefficients=coefficients.astype(np.float32))
 
 
-def _log_linear_scale(given: np.ndarray, off: np.ndarray, weight: np.ndarray, ridge: float) -> np.ndarray:
+def _log_linear_scale(
+    given: np.ndarray, off: np.ndarray, weight: np.ndarray, ridge: float, known: np.ndarray
+) -> np.ndarray:
     """Coefficients (6 + E,) of the logarithm of the scale at which errors `off` are likeliest, if they are
     Laplace-distributed.
 
     What makes a molecule unusual cannot make its interval narrower, and the interval grows in proportion to
     it at most: the coefficients of the six measures, which are logarithms, lie between 0 and 1. Few valid
-    molecules are unusual; without bounds the fit to them would run away where there are none, and a measure
-    that fewer than ten molecules have gets no coefficient: one of them would decide for all to come.
+    molecules are unusual; without bounds the fit to them would run away where there are none.
+
+    Args:
+        given: (lines, 6 + E) measures of the molecule of each label.
+        off: (lines,) errors.
+        weight: (lines,) of each label.
+        ridge: on the direction of the embedding.
+        known: (6,) bool, measures that enough molecules have; the others get no coefficient, since one odd
+            molecule would decide for all to come.
     """
     x, r, w = (torch.from_numpy(array) for array in (given - given.mean(0), off.astype(np.float64), weight))
     free = torch.zeros(given.shape[1], dtype=torch.float64)
     free[:MEASURES] = -2.0
-    known = torch.from_numpy((given[:, :MEASURES] != 0).sum(0) >= FEWEST_ODD)
     shift = torch.tensor(np.log(np.average(off, weights=weight)))
     parameters = [free.requires_grad_(), shift.requires_grad_()]
     optimizer = torch.optim.LBFGS(parameters, max_iter=300, line_search_fn="strong_wolfe")
 
     def coefficients() -> Tensor:
-        return torch.cat([free[:MEASURES].sigmoid() * known, free[MEASURES:]])
+        return torch.cat([free[:MEASURES].sigmoid() * torch.from_numpy(known), free[MEASURES:]])
 
     def loss() -> Tensor:
         optimizer.zero_grad()

@@ -215,6 +215,8 @@ def _numbers(table: Table, column: TargetColumn) -> np.ndarray:
     """(R,) float64 as in the file, NaN where missing."""
     where = f"{table.path}: column {column.column!r}"
     given = table.frame[column.column]
+    if given.dtype.is_nested() or given.dtype.is_temporal() or given.dtype == pl.Binary:
+        raise TrainingError(f"{where} holds {given.dtype}, no numbers; name another one in --target")
     numbers = given.cast(pl.Float64, strict=False)
     if len(bad := (given.is_not_null() & numbers.is_null()).arg_true()):
         raise TrainingError(
