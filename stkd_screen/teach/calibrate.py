@@ -17,7 +17,7 @@ from stkd_screen.weights import Weights
 
 COVERAGE = 0.9
 FEWEST = 100  # labels in the valid split, below which a 90% interval, or what goes into it, is a guess
-FEWEST_ODD = 10  # valid molecules of a kind, below which its intervals are those of other molecules
+FEWEST_ODD = 4  # valid molecules of a kind, below which its intervals are those of other molecules
 REGIONS = 256
 MOST_FOR_REGIONS = 30_000  # labelled training molecules of a level that its regions are found from
 RARE, MOST_RARE = 0.03, 500  # share, and number, of training molecules of few atoms that make them rare
