@@ -1,5 +1,8 @@
 """How the package's functions are compiled.
 
+A constant handed to a compiled function is a type of its own to numba, which compiles the function once more
+for it: np.int64(0) or np.bool_(False) in such places saves a quarter of the compile time.
+
 numba is used beyond its public interface in two places here, both only where it has them: `_nrt`, and the
 stamp of the cache; and for vectors (cpu/vectors.py).
 """
@@ -16,9 +19,6 @@ from numba.core.registry import cpu_target
 # Without reference counts: the parser's functions only borrow arrays and never allocate, and counting took
 # half of the running time and two thirds of the compile time (numba refuses to compile one that needs them).
 _LEAN = {"_nrt": False} if hasattr(cpu_target.options, "_nrt") else {}
-
-# A constant handed to a compiled function is a type of its own to numba, which compiles the function once
-# more for it. np.int64(0) or np.bool_(False) in such a place saves a quarter of the compile time.
 
 # numba lets a negative index count from the end, which costs a test at each use; an unsigned one needs none.
 # Written where it is used once a byte, atom or bond.

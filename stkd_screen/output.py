@@ -183,7 +183,7 @@ def _expected(
     of_molecules = molecules.heavy_atoms(), molecules.ionic, molecules.unpaired
     given = measures(errors, level, weights.targets, embedding, domain, prediction, *of_molecules)
     half_widths[:, of_level(weights.targets, level)] = errors.half_widths(given)
-    half_widths[weights.strange(molecules)] = np.nan
+    half_widths[weights.with_unlabelled_element(molecules)] = np.nan
     return half_widths, domain
 
 

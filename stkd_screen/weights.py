@@ -58,7 +58,7 @@ class Weights:
     def levels(self) -> list[str]:
         return list(dict.fromkeys(target.level for target in self.targets))
 
-    def strange(self, molecules: Molecules) -> np.ndarray:
+    def with_unlabelled_element(self, molecules: Molecules) -> np.ndarray:
         """Rows with an element that no label has, at any level, so that nothing calibrates their errors.
 
         Returns:

@@ -39,16 +39,8 @@ def test_another_level_is_offered_where_most_molecules_are_too_large(stkd_screen
     drug = "CN1CCN(CC1)c1ccc2nc(-c3ccc(Oc4ccccc4)cc3)c(C(N)=O)n2c1"
     for level, smiles, offered in (("qm9", drug, True), ("pcqm", drug * 3, False), ("qm9", "C", False)):
         (tmp_path / "in.smi").write_text(f"{smiles}\n{smiles}\n", encoding="utf-8")
-        given = (
-            "embed",
-            tmp_path / "in.smi",
-            "-o",
-            tmp_path / "out.parquet",
-            "--level",
-            level,
-            "--overwrite",
-        )
-        told = stkd_screen(*given).stderr
+        given = ("embed", tmp_path / "in.smi", "-o", tmp_path / "out.parquet", "--level", level)
+        told = stkd_screen(*given, "--overwrite").stderr
         assert "2 with a warning" in told
         assert ("the model also has --level pcqm, with larger ones" in told) == offered
 

@@ -40,11 +40,16 @@ class Terminal(Console):
         return super().render_str(printable(text), **options)
 
 
-def metrics_table(metrics: "dict[str, Metrics]", targets: "list[Target]", of: str = "split") -> Table:
+def metrics_table(
+    metrics: "dict[str, Metrics]",
+    targets: "list[Target]",
+    of: str = "split",
+    measures_shown: Sequence[str] = tuple(MEASURES),
+) -> Table:
     """split, or whatever `of` calls it -> measures of each target, as a table."""
     units = {target.full_name: target.unit for target in targets}
     known = {name for by_target in metrics.values() for measures in by_target.values() for name in measures}
-    shown = {name: heading for name, heading in MEASURES.items() if name in known}
+    shown = {name: MEASURES[name] for name in measures_shown if name in known}
     table = _table(("target", of), [*shown.values()], no_wrap=True)
     table.add_column("molecules", justify="right")
     for split, by_target in metrics.items():
@@ -56,12 +61,7 @@ def metrics_table(metrics: "dict[str, Metrics]", targets: "list[Target]", of: st
 
 def kinds_table(kinds: "dict[str, Metrics]", targets: "list[Target]", split: str) -> Table:
     """What `errors_by_kind` measured of a split: the main measures alone, so that it fits a terminal."""
-    shown = ("mae", "auc", "covered")
-    main = {
-        kind: {name: {key: m[key] for key in (*shown, "n") if key in m} for name, m in by_target.items()}
-        for kind, by_target in kinds.items()
-    }
-    table = metrics_table(main, targets, f"of split {split}")
+    table = metrics_table(kinds, targets, f"of split {split}", ("mae", "auc", "covered"))
     table.columns[1].no_wrap = False
     return table
 

@@ -11,7 +11,7 @@ from stkd_screen.errors import TrainingError
 from stkd_screen.expected_errors import MEASURES, ExpectedErrors, measures, same_property
 from stkd_screen.forward import ForwardPass
 from stkd_screen.targets import Target, in_units, of_level
-from stkd_screen.teach.evaluate import check_splits, labels_of
+from stkd_screen.teach.evaluate import check_splits, covered_share, labels_of
 from stkd_screen.teach.labelled import LabelledMolecules
 from stkd_screen.weights import Weights
 
@@ -110,7 +110,7 @@ def predictions_with_half_widths(
             columns = of_level(weights.targets, level)
             widths = errors.half_widths(answers.measures(errors, level, weights))
             half_widths[answers.rows[:, None], columns] = widths
-    half_widths[weights.strange(data.molecules)] = np.nan
+    half_widths[weights.with_unlabelled_element(data.molecules)] = np.nan
     return predicted, half_widths
 
 
@@ -140,7 +140,7 @@ def interval_metrics(
             if len(known):
                 width, error = half_widths[known, k], off[known, k].astype(np.float64)
                 found.setdefault(split, {})[target.full_name] = {
-                    "covered": float((error <= width).mean()),
+                    "covered": covered_share(error, width),
                     "width": float(np.median(width)),
                     "score": interval_score(width, error),
                     "constant_score": interval_score(np.quantile(error, COVERAGE), error),

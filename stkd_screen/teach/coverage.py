@@ -37,12 +37,10 @@ def label_coverage(
             written all in one form.
     """
     types, heavy = atom_types(data.molecules), data.molecules.heavy_atoms()
-    other_types = types
+    other_form, has_other = types ^ AROMATIC_FLAG, np.zeros(len(types), bool)
     if known_types is not None and data.graphs is not None:
         aromatic = data.graphs.atom_features[:, [*ATOM_FEATURES].index("aromatic")] > 0
-        other_types = np.where(
-            aromatic & np.isin(types ^ AROMATIC_FLAG, known_types), types ^ AROMATIC_FLAG, types
-        )
+        has_other = aromatic & np.isin(other_form, known_types)
     atoms = np.diff(data.molecules.atom_offsets)
     row_of_atom = np.repeat(np.arange(len(atoms)), atoms)
     in_rows = np.zeros(len(atoms), bool)
@@ -51,9 +49,8 @@ def label_coverage(
     for level in dict.fromkeys(target.level for target in targets):
         of_level = [k for k, target in enumerate(targets) if target.level == level]
         labelled = in_rows & np.isfinite(data.targets[:, of_level]).any(axis=1)
-        atoms_of_labelled = labelled[row_of_atom]
-        both = types[atoms_of_labelled], other_types[atoms_of_labelled]
-        covered[level] = np.unique(np.concatenate(both))
+        of_labelled = labelled[row_of_atom]
+        covered[level] = np.union1d(types[of_labelled], other_form[of_labelled & has_other])
         largest[level] = int(heavy[labelled].max(initial=0))
     return Coverage(covered, largest)
 

@@ -45,15 +45,15 @@ def split_metrics(
             values = truth[known, k].astype(np.float64), predicted[known, k].astype(np.float64)
             metrics[target.full_name] = {**measure(*values), "n": int(known.sum())}
             if half_widths is not None:
-                covered = covered_share(*values, half_widths[known, k])
-                metrics[target.full_name]["covered"] = covered
+                off = np.abs(values[1] - values[0])
+                metrics[target.full_name]["covered"] = covered_share(off, half_widths[known, k])
     return metrics
 
 
-def covered_share(truth: np.ndarray, predicted: np.ndarray, half_widths: np.ndarray) -> float:
-    """The share of labels inside their intervals, of those that have one; NaN where none has."""
+def covered_share(off: np.ndarray, half_widths: np.ndarray) -> float:
+    """The share of errors within their half-widths, of those that have one; NaN where none has."""
     known = np.isfinite(half_widths)
-    return float((np.abs(predicted - truth) <= half_widths)[known].mean()) if known.any() else float("nan")
+    return float((off <= half_widths)[known].mean()) if known.any() else float("nan")
 
 
 def number_measures(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
