@@ -181,6 +181,7 @@ def test_max_minutes_becomes_a_number_of_steps(toy, tmp_path, monkeypatch, kille
     train(data, config, tmp_path, seen.append)
     # Half a minute is 300 steps of a tenth of a second; a share of them is kept for evaluations.
     assert 260 <= seen[-1].step == seen[-1].total_steps <= 300
+    assert max(progress.seconds_left for progress in seen) <= 30  # before the speed is measured, too
 
 
 def test_the_card_holds_hash_errors_and_data(toy):

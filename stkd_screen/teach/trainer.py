@@ -259,13 +259,16 @@ class Trainer(ABC):
     # Results
 
     def progress(self, valid: Metrics | None) -> Progress:
+        left = (self.total_steps - self.step) * self.seconds / max(self.step, 1)
+        if not self.length_is_fixed and self.config.max_minutes is not None:
+            left = self.config.max_minutes * 60 - self.seconds_before - self.seconds
         return Progress(
             step=self.step,
             total_steps=self.total_steps,
             epoch=self.step / self.steps_per_epoch,
             losses=self.losses,
             molecules_per_second=self.molecules_seen / max(self.seconds, 1e-9),
-            seconds_left=(self.total_steps - self.step) * self.seconds / max(self.step, 1),
+            seconds_left=max(0.0, left),
             valid=valid,
         )
 
