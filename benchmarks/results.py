@@ -86,8 +86,8 @@ On the molecules that they learned from, where that was measured:
 
 {train_table}
 
-How long they learned, on one core of a CPU, and what the paper says of models of that name. Its sizes and
-data are others: the 3.8M molecules of PCQM4M-LSC, of whose labels none of ours saw one.
+How long they learned, on one or two cores of a CPU, and what the paper says of models of that name. Its
+sizes and data are others: the 3.8M molecules of PCQM4M-LSC, of whose labels none of ours saw one.
 
 {training}
 """

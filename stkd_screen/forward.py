@@ -45,7 +45,7 @@ class ForwardPass:
         self._threads = torch.get_num_threads() if self.device.type == "cpu" and not compile else 1
         self._halving = Lock()
         self._student, self._compiled = student, compile
-        self._run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = student
+        self._run: Callable[..., tuple[Tensor, Tensor]] = student
         if compile:
             self._run = torch.compile(student, dynamic=True)
         elif self.device.type == "cpu":
@@ -132,16 +132,15 @@ class ForwardPass:
     def _results(self, molecules: Molecules, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.to_host(self.run(self.to_device(self.lay_out(molecules, batch))))
 
-    def lay_out(self, molecules: Molecules, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens (B, T, entries) and the numbers of atoms (B,) of a batch."""
+    def lay_out(self, molecules: Molecules, batch: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What a student reads of a batch: tokens (B, T, entries), numbers of atoms (B,), pairs (B, T, T)."""
         return lay_out(molecules, batch, surroundings=self._student.config.surroundings)
 
-    def to_device(self, arrays: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, Tensor]:
-        tokens, n_atoms = (torch.from_numpy(array).to(self.device) for array in arrays)
-        return tokens, n_atoms
+    def to_device(self, arrays: tuple[np.ndarray, ...]) -> tuple[Tensor, ...]:
+        return tuple(torch.from_numpy(array).to(self.device) for array in arrays)
 
     @torch.inference_mode()
-    def run(self, tensors: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def run(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Embeddings (B, E) and standardised predictions (B, targets), on the device."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             return self._run(*tensors)

@@ -1,8 +1,9 @@
 """The student: a SMILES Transformer that needs no molecular graph (ST-KD, section 3.3).
 
 Standard Transformer layers followed by biased ones, over tokens ([V], n atoms, m bonds; or [V] and the atoms
-alone, with their bonds and surroundings). Molecules of one batch all have the same number of tokens T, so
-there is no padding and no padding mask; how many of the T tokens are atoms differs from molecule to molecule.
+alone, with their surroundings and a bias for what lies between each two of them). Molecules of one batch all
+have the same number of tokens T, so there is no padding and no padding mask; how many of the T tokens are
+atoms differs from molecule to molecule.
 
 Shapes: B molecules, T tokens, D width, H heads, K = D / H key width.
 """
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stkd_screen.smiles.pairs import PAIRS
 from stkd_screen.smiles.tokens import (
     ENTRIES_PER_TOKEN,
     ENTRIES_PER_TOKEN_SURROUNDED,
@@ -37,7 +39,7 @@ class StudentConfig:
     dropout: float = 0.0
     targets: int = 3  # predicted numbers a molecule
     # Beyond the paper:
-    surroundings: bool = False  # atom tokens alone, with their surroundings and bonds (smiles/tokens.py)
+    surroundings: bool = False  # atom tokens alone, with their surroundings and pairs (smiles/tokens.py)
     fingerprint: int = 0  # E, width of an embedding taught by ECFP4; 0: the embedding is the state of [V]
 
     def __post_init__(self) -> None:
@@ -56,11 +58,11 @@ class StudentConfig:
 PRESETS = {
     # Table 6 of the paper.
     "paper": StudentConfig(width=512, heads=16, feed_forward=2048, dropout=0.1),
-    # The same with what is better than the paper: 27M parameters, 6M more of them in the table.
+    # The same with what is better than the paper: 27M parameters, 5M more of them in the table.
     "large": StudentConfig(
         width=512, heads=16, feed_forward=2048, dropout=0.1, surroundings=True, fingerprint=512
     ),
-    # For CPUs: 1.3M parameters in its layers, 3M with its tables; without dropout, which only slows a
+    # For CPUs: 1.3M parameters in its layers, 2.8M with its table; without dropout, which only slows a
     # student that still underfits.
     "small": StudentConfig(width=128, heads=8, feed_forward=512, surroundings=True, fingerprint=256),
     # For experiments: 0.4M parameters, the paper's number of layers and the paper's tokens.
@@ -93,7 +95,8 @@ class Attention(nn.Module):
         self.project = nn.Linear(config.width, (5 if biased else 3) * config.width, bias=False)
         self.out = nn.Linear(config.width, config.width, bias=False)
 
-    def forward(self, x: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    def forward(self, x: Tensor, row: Tensor, column: Tensor, pair_bias: Tensor | None = None) -> Tensor:
+        """Args: see `bias_mask_factors` and `Student.bias_between`."""
         B, T, D = x.shape
         projected = self.project(x).view(B, T, -1, self.heads, self.key_width)
         q, k, v, *bias = projected.permute(2, 0, 3, 1, 4)  # each (B, H, T, K)
@@ -104,14 +107,14 @@ class Attention(nn.Module):
             k = torch.cat([k, k_bias * column], dim=-1)
             v = F.pad(v, (0, self.key_width))
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, scale=scale, dropout_p=dropout)
+        mixed = F.scaled_dot_product_attention(q, k, v, pair_bias, dropout, scale=scale)
         mixed = mixed[..., : self.key_width]
         return self.out(mixed.transpose(1, 2).reshape(B, T, D))
 
-    def virtual(self, x: Tensor) -> Tensor:
+    def virtual(self, x: Tensor, pair_bias: Tensor | None = None) -> Tensor:
         """The first row of `forward`, for [V] alone: (B, T, D) -> (B, 1, D).
 
-        Its row of the bias mask is zero, so no bias enters.
+        Its row of the bias mask is zero, so no bias enters but that of pairs.
         """
         B, T, D = x.shape
         q = F.linear(x[:, :1], self.project.weight[:D]).view(B, 1, self.heads, -1).transpose(1, 2)
@@ -119,7 +122,8 @@ class Attention(nn.Module):
             F.linear(x, self.project.weight[D : 3 * D]).view(B, T, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
         )
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        of_virtual = None if pair_bias is None else pair_bias[:, :, :1]
+        mixed = F.scaled_dot_product_attention(q, k, v, of_virtual, dropout)
         return self.out(mixed.transpose(1, 2).reshape(B, 1, D))
 
     def bias(self, x: Tensor) -> Tensor:
@@ -147,13 +151,13 @@ class Layer(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), row, column))
+    def forward(self, x: Tensor, row: Tensor, column: Tensor, pair_bias: Tensor | None = None) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), row, column, pair_bias))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
-    def virtual(self, x: Tensor) -> Tensor:
+    def virtual(self, x: Tensor, pair_bias: Tensor | None = None) -> Tensor:
         """What `forward` gives for [V], at a fraction of the cost: (B, T, D) -> (B, 1, D)."""
-        virtual = x[:, :1] + self.dropout(self.attention.virtual(self.attention_norm(x)))
+        virtual = x[:, :1] + self.dropout(self.attention.virtual(self.attention_norm(x), pair_bias))
         return virtual + self.dropout(self.feed_forward(self.feed_forward_norm(virtual)))
 
 
@@ -184,6 +188,7 @@ class Student(nn.Module):
         self.entries = ENTRIES_PER_TOKEN_SURROUNDED if config.surroundings else ENTRIES_PER_TOKEN
         vocabulary = VOCABULARY_SIZE_SURROUNDED if config.surroundings else VOCABULARY_SIZE
         self.table = nn.Parameter(torch.empty(vocabulary, config.width))
+        self.pair_bias = nn.Parameter(torch.zeros(PAIRS, config.heads)) if config.surroundings else None
         biased = [False] * config.standard_layers + [True] * config.biased_layers
         self.layers = nn.ModuleList(Layer(config, b) for b in biased)
         self.norm = nn.LayerNorm(config.width)
@@ -194,11 +199,11 @@ class Student(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        nn.init.normal_(self.table, std=0.5)  # four to eight of them are summed: about unit variance a token
+        nn.init.normal_(self.table, std=0.5)  # four to ten of them are summed: about unit variance a token
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
-            elif parameter.ndim == 2 and name != "table":
+            elif parameter.ndim == 2 and name not in ("table", "pair_bias"):
                 nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
         # The residual stream grows with depth; each branch starts small.
         with torch.no_grad():
@@ -217,14 +222,19 @@ class Student(nn.Module):
                 self.fingerprint.molecule.weight.zero_()
 
     def forward(
-        self, tokens: Tensor, n_atoms: Tensor, learned: "Learned | None" = None
+        self,
+        tokens: Tensor,
+        n_atoms: Tensor,
+        pairs: Tensor | None = None,
+        learned: "Learned | None" = None,
     ) -> tuple[Tensor, Tensor]:
         """Embed and predict.
 
         Args:
-            tokens: (B, T, 4 or, with surroundings, 13) integer vocabulary entries of each token, as `lay_out`
+            tokens: (B, T, 4 or, with surroundings, 12) integer vocabulary entries of each token, as `lay_out`
                 gives them.
             n_atoms: (B,) number of atoms of each molecule; its tokens are [V], then these, then bonds.
+            pairs: (B, T, T) uint8, with surroundings: what lies between tokens (smiles/pairs.py).
             learned: filled with what distillation compares with the teacher.
 
         Returns:
@@ -232,6 +242,7 @@ class Student(nn.Module):
             and prediction (B, targets), standardised.
         """
         B, T, _ = tokens.shape
+        pair_bias = self.bias_between(pairs)
         row, column = bias_mask_factors(n_atoms, T, self.table.dtype)
         x = F.embedding_bag(
             tokens.view(B * T, self.entries).int(), self.table, mode="sum", padding_idx=NOTHING
@@ -239,12 +250,12 @@ class Student(nn.Module):
         for layer in cast(list[Layer], self.layers[:-1]):
             if learned is not None:
                 learned.add_bias(layer, x)
-            x = layer(x, row, column)
+            x = layer(x, row, column, pair_bias)
             if learned is not None:
                 learned.states.append(x[:, 0])
         # Only [V] is read, so the last layer computes nothing else.
         last = cast(Layer, self.layers[-1])
-        state = last.virtual(x)[:, 0]
+        state = last.virtual(x, pair_bias)[:, 0]
         if learned is not None:
             learned.add_bias(last, x)
             learned.states.append(state)
@@ -253,6 +264,24 @@ class Student(nn.Module):
             summary = self.norm(state.to(self.norm.weight.dtype))
             embedding = summary if self.fingerprint is None else self.fingerprint(x.to(summary.dtype))
             return embedding, self.readout(summary)
+
+    def bias_between(self, pairs: Tensor | None) -> Tensor | None:
+        """What is added to the scores of attention in every layer; None for a student without surroundings.
+
+        Args:
+            pairs: (B, T, T) codes.
+
+        Returns:
+            (B, H, T, T), row i, column j for the way from token i to token j.
+        """
+        if self.pair_bias is None:
+            return None
+        table: Tensor = self.pair_bias
+        device = table.device.type
+        if torch.is_autocast_enabled(device):  # else each layer would cast all of the bias
+            table = table.to(torch.get_autocast_dtype(device))
+        assert pairs is not None, "a student with surroundings reads pairs"
+        return F.embedding(pairs.int(), table).permute(0, 3, 1, 2).contiguous()
 
 
 @dataclass

@@ -13,6 +13,8 @@ def student_of(config: StudentConfig) -> Student:
         for name, parameter in student.named_parameters():
             if name == "table" or parameter.ndim == 1:
                 parameter.normal_(1.0 if name.endswith("norm.weight") else 0.0, 0.5)
+        if student.pair_bias is not None:
+            student.pair_bias.normal_()
         if student.fingerprint is not None:
             student.fingerprint.molecule.weight.normal_(std=0.3)
     return student

@@ -32,11 +32,11 @@ CUDA_IS_FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.
 def cramped(forward, most_tokens, asked, full=CUDA_IS_FULL):
     """A forward pass on a device that holds so many tokens."""
 
-    def run(tokens, n_atoms):
+    def run(tokens, n_atoms, pairs):
         asked.append(tokens.shape[0] * tokens.shape[1])
         if asked[-1] > most_tokens:
             raise full
-        return forward(tokens, n_atoms)
+        return forward(tokens, n_atoms, pairs)
 
     return run
 
@@ -196,8 +196,8 @@ def test_a_device_number_that_is_not_there(gpu):
 def not_a_number(forward, of):
     """A forward pass that gives NaN for molecules of these numbers of atoms."""
 
-    def run(tokens, n_atoms):
-        states, prediction = forward(tokens, n_atoms)
+    def run(tokens, n_atoms, pairs):
+        states, prediction = forward(tokens, n_atoms, pairs)
         prediction[torch.isin(n_atoms, torch.tensor(of))] = torch.nan
         return states, prediction
 
@@ -223,8 +223,8 @@ def test_an_embedding_that_is_not_finite_as_written_is_an_error_row(encoder, mon
     """Also where only float16 cannot hold it; nobody sees an embedding that is not written."""
     forward = encoder.forward._run
 
-    def run(tokens, n_atoms):
-        states, prediction = forward(tokens, n_atoms)
+    def run(tokens, n_atoms, pairs):
+        states, prediction = forward(tokens, n_atoms, pairs)
         states[n_atoms == 2, 0] = value
         return states, prediction
 

@@ -40,14 +40,13 @@ MOLECULES = {
 }
 
 
-def batch_of(student: Student, smiles: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+def batch_of(student: Student, smiles: list[str]) -> tuple[torch.Tensor, ...]:
     molecules = pretransform(*pack_smiles(smiles))
     surroundings = student.config.surroundings
     rows = np.arange(len(smiles))
     if surroundings:  # one number of atoms to a batch
         rows = rows[np.diff(molecules.atom_offsets) == np.diff(molecules.atom_offsets)[0]]
-    tokens, n_atoms = lay_out(molecules, rows, surroundings=surroundings)
-    return torch.from_numpy(tokens), torch.from_numpy(n_atoms)
+    return tuple(map(torch.from_numpy, lay_out(molecules, rows, surroundings=surroundings)))
 
 
 @pytest.mark.parametrize("molecules", MOLECULES.values(), ids=MOLECULES)
@@ -58,7 +57,7 @@ def test_it_gives_what_the_student_gives(config, molecules):
     with torch.inference_mode():
         expected = student(*batch)
     for ours, theirs in zip(CpuStudent(student)(*batch), expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-5)
+        torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=5e-5)
 
 
 def test_the_shipped_weights_give_the_same_to_a_hundredth_of_a_millielectronvolt():
@@ -112,14 +111,15 @@ def test_no_tile_reaches_beyond_its_memory(config):
         with torch.inference_mode():
             expected = student(*batch)
         for one, other in zip(ours(*batch), expected, strict=True):
-            torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-5)
+            torch.testing.assert_close(one, other, rtol=2e-5, atol=5e-5)
 
 
-def test_a_batch_whose_numbers_of_atoms_are_of_other_molecules_is_refused():
+def test_a_batch_whose_atoms_or_pairs_are_of_other_molecules_is_refused():
     student = student_of(CONFIGS["small"])
-    tokens, n_atoms = batch_of(student, ["CCO"] * 6)
-    with pytest.raises(RuntimeError, match="invalid for input of size 3"):
-        CpuStudent(student)(tokens, n_atoms[:3])
+    tokens, n_atoms, pairs = batch_of(student, ["CCO"] * 6)
+    for batch in ((tokens, n_atoms[:3], pairs), (tokens, n_atoms, pairs[:3])):
+        with pytest.raises(RuntimeError, match="invalid for input of size"):
+            CpuStudent(student)(*batch)
 
 
 def test_vectors_are_of_matrices_by_rows_alone():

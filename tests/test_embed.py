@@ -131,6 +131,15 @@ def test_molecules_of_few_atoms_are_warned_of_where_few_labelled_ones_are_as_sma
     assert told[:3] == [warning, warning, None] and told[3].endswith(warning) and told[4] is None
 
 
+def test_every_writing_of_a_molecule_has_the_shipped_models_one_answer():
+    writings = ["CC(=O)Oc1ccccc1C(=O)O", "OC(=O)C1=CC=CC=C1OC(C)=O", "c1ccc(C(O)=O)c(OC(=O)C)c1"]
+    frame = load("small", device="cpu").embed(writings)
+    for column in ("homo_ev", "lumo_ev", "gap_ev", "gap_ev_err", "domain"):
+        assert frame[column].max() - frame[column].min() < 1e-4, column
+    embeddings = np.stack(frame["embedding"].to_list()).astype(np.float32)
+    assert np.abs(embeddings - embeddings[0]).max() < 1e-3  # float16
+
+
 def test_an_element_that_no_label_has_leaves_no_expected_error():
     frame = load("small", device="cpu").embed(["CCCCC[Po]CC", "CCCCC[SiH2]CC", "CCCCC[Na]"], level="pcqm")
     assert frame["gap_ev"].is_not_null().all()

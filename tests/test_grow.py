@@ -7,6 +7,7 @@ import torch
 from students import student_of
 
 from stkd_screen.errors import TrainingError
+from stkd_screen.smiles.pairs import PAIRS
 from stkd_screen.student import PRESETS, Student
 from stkd_screen.teach.evaluate import valid_loss
 from stkd_screen.teach.grow import grown
@@ -23,10 +24,11 @@ def wide(monkeypatch):
     monkeypatch.setitem(PRESETS, "wide", WIDE)
 
 
-def batch(student: Student) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(student: Student) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(1, len(student.table), (5, 12, student.entries), generator=generator)
-    return tokens, torch.tensor([11, 8, 5, 11, 1])
+    pairs = torch.randint(PAIRS, (5, 12, 12), generator=generator, dtype=torch.uint8)
+    return tokens, torch.tensor([11, 8, 5, 11, 1]), pairs
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_raw_states_are_equation_8_to_the_letter(data, teacher):  # noqa: F811
         term = trainer.loss_terms(batch)["feature"]
         ((p, q),) = trainer.pairs
         learned = Learned()
-        trainer.model.student(*batch[:2], learned)
+        trainer.model.student(*batch[:3], learned)
         graphs = graph_batch(data.molecules, data.needed_graphs(), rows)
         x_0, h_0 = teacher.model(graphs).states[p], learned.states[q]
         literal = ((h_0 @ trainer.model.features[0] - x_0) ** 2).mean()

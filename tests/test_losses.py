@@ -187,17 +187,18 @@ CONFIG = StudentConfig(width=12, heads=3, feed_forward=20, standard_layers=2, bi
 
 def student_batch(smiles: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     molecules = pretransform(*pack_smiles(smiles))
-    tokens, n_atoms = lay_out(molecules, np.arange(len(smiles)))
+    tokens, n_atoms, _ = lay_out(molecules, np.arange(len(smiles)))
     return torch.from_numpy(tokens), torch.from_numpy(n_atoms)
 
 
-def literal_layers(student: Student, tokens: torch.Tensor, n_atoms: torch.Tensor):
+def literal_layers(student: Student, tokens: torch.Tensor, n_atoms: torch.Tensor, pairs: torch.Tensor):
     """What enters the attention of each layer, and what leaves the layer, for all tokens."""
+    pair_bias = student.pair_bias[pairs.long()] if student.config.surroundings else None
     x = (student.table[tokens.long()] * (tokens != NOTHING)[..., None]).sum(2)
     entering, leaving = [], []
     for layer in student.layers:
         entering.append(layer.attention_norm(x))
-        x = x + literal_attention(layer.attention, entering[-1], n_atoms)
+        x = x + literal_attention(layer.attention, entering[-1], n_atoms, pair_bias)
         hidden = F.gelu(layer.feed_forward[0](layer.feed_forward_norm(x)))
         x = x + layer.feed_forward[2](hidden)
         leaving.append(x)
@@ -211,10 +212,10 @@ def test_learned_biases_are_equation_9_and_states_those_of_the_layers(smiles):
     tokens, n_atoms = student_batch(smiles)
     N = int(n_atoms.max())
     learned = Learned(atoms=N)
-    with_learned = student(tokens, n_atoms, learned)
+    with_learned = student(tokens, n_atoms, learned=learned)
     for ours, plain in zip(with_learned, student(tokens, n_atoms), strict=True):
         assert torch.equal(ours, plain)
-    entering, leaving = literal_layers(student, tokens, n_atoms)
+    entering, leaving = literal_layers(student, tokens, n_atoms, torch.empty(0))
     D, K = CONFIG.width, CONFIG.width // CONFIG.heads
     ours, literal = [], []
     for q, layer in enumerate(student.layers):
@@ -308,13 +309,17 @@ def distiller(monkeypatch):
 
 
 def in_float64(trainer: Distiller, monkeypatch) -> tuple[torch.Tensor, ...]:
-    """A batch of the first six molecules, with the models, and the casts of the loss, in double precision."""
+    """A batch of the first six molecules, with the models, and the casts of the loss, in double precision.
+
+    With surroundings all but the second of them: it has an atom less, and as many tokens only with bonds.
+    """
     trainer.model.double()
     trainer.teacher.model.double()
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    tokens, n_atoms, target, graphs = trainer.prepare(np.arange(6))
-    assert n_atoms.tolist() == [6, 5, 6, 6, 6, 6]
-    return tokens, n_atoms, target.double(), graphs
+    rows = np.arange(6) if not trainer.surrounded else np.array([0, 2, 3, 4, 5])
+    tokens, n_atoms, pairs, target, graphs = trainer.prepare(rows)
+    assert n_atoms.tolist() == np.array([6, 5, 6, 6, 6, 6])[rows].tolist()
+    return tokens, n_atoms, pairs, target.double(), graphs
 
 
 def over_its_width(state: torch.Tensor) -> torch.Tensor:
@@ -324,30 +329,31 @@ def over_its_width(state: torch.Tensor) -> torch.Tensor:
 
 
 def literal_terms(trainer: Distiller, batch, alpha: float, beta: float, pairs) -> dict[str, torch.Tensor]:
-    tokens, n_atoms, target, graphs = batch
+    tokens, n_atoms, between, target, graphs = batch
+    B = len(target)
     taught = trainer.teacher.model(graphs, with_attention=True)
     student = trainer.model.student
-    entering, leaving = literal_layers(student, tokens, n_atoms)
+    entering, leaving = literal_layers(student, tokens, n_atoms, between)
     prediction = student.readout(student.norm(leaving[-1][:, 0]))
     mean, std = (
         torch.tensor([getattr(t, key) for t in trainer.targets], dtype=torch.float64)
         for key in ("mean", "std")
     )
     # The teacher's word where a label is missing: weight is its third target, active its first.
-    soft = torch.full((6, 3), NAN, dtype=torch.float64)
-    for b in range(6):
+    soft = torch.full((B, 3), NAN, dtype=torch.float64)
+    for b in range(B):
         if math.isnan(target[b, 0]):
             soft[b, 0] = (taught.prediction[b, 2] * 3.0 + 4.0 - mean[0]) / std[0]
         if math.isnan(target[b, 1]):
             soft[b, 1] = 1 / (1 + torch.exp(-taught.prediction[b, 0]))
     soft_loss = 0.0
-    for b in range(6):
+    for b in range(B):
         parts = []
         if not math.isnan(soft[b, 0]):
             parts.append(abs(prediction[b, 0] - soft[b, 0]))
         if not math.isnan(soft[b, 1]):
             parts.append(F.softplus(prediction[b, 1]) - soft[b, 1] * prediction[b, 1])  # cross entropy
-        soft_loss = soft_loss + (sum(parts) / len(parts) if parts else 0.0) / 6
+        soft_loss = soft_loss + (sum(parts) / len(parts) if parts else 0.0) / B
     feature, attention = 0.0, 0.0
     D, heads = student.config.width, student.config.heads
     K, T = D // heads, graphs.atom_features.shape[1] + 1
@@ -371,8 +377,9 @@ def literal_terms(trainer: Distiller, batch, alpha: float, beta: float, pairs) -
     }
 
 
-@pytest.mark.parametrize("pairs", [None, ((0, 1), (4, 3))])
-def test_loss_terms_are_equation_16(distiller, monkeypatch, pairs):
+@pytest.mark.parametrize(("pairs", "surroundings"), [(None, False), (((0, 1), (4, 3)), False), (None, True)])
+def test_loss_terms_are_equation_16(distiller, monkeypatch, pairs, surroundings):
+    monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], surroundings=surroundings))
     trainer = distiller(alpha=0.5, beta=2.0, soft=0.7, layer_pairs=pairs, initial_stage=0.0)
     batch = in_float64(trainer, monkeypatch)
     ours = trainer.loss_terms(batch)
@@ -439,7 +446,7 @@ def test_the_initial_stage_has_no_task_loss(distiller, monkeypatch):
 def test_knowledge_mixing_is_added_with_its_strength(distiller, monkeypatch):
     trainer = distiller(lkm_gamma=0.02)
     batch = in_float64(trainer, monkeypatch)
-    _, leaving = literal_layers(trainer.model.student, *batch[:2])
+    _, leaving = literal_layers(trainer.model.student, *batch[:3])
     literal = 0.02 * sum((after[:, 0] - before[:, 0]).abs().mean() for before, after in pairwise(leaving))
     torch.testing.assert_close(trainer.loss_terms(batch)["lkm"], literal / 3, rtol=0, atol=1e-10)
 

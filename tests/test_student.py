@@ -16,8 +16,14 @@ CONFIG = StudentConfig(width=48, heads=3, feed_forward=96, standard_layers=2, bi
 BEYOND_THE_PAPER = replace(CONFIG, surroundings=True, fingerprint=20)
 
 
-def literal_attention(attention: Attention, x: torch.Tensor, n_atoms: torch.Tensor) -> torch.Tensor:
-    """Eq. 1-3 and 9-13, one molecule and one head at a time."""
+def literal_attention(
+    attention: Attention, x: torch.Tensor, n_atoms: torch.Tensor, pair_bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Eq. 1-3 and 9-13, one molecule and one head at a time.
+
+    Args:
+        pair_bias: (B, T, T, H) what else is added to the scores.
+    """
     T, D = x.shape[1:]
     K = D // attention.heads
     weights = attention.project.weight.split(D)
@@ -33,15 +39,18 @@ def literal_attention(attention: Attention, x: torch.Tensor, n_atoms: torch.Tens
             if attention.biased:
                 q_bias, k_bias = (x[b] @ w[rows].T for w in weights[3:])
                 scores = scores + mask * (q_bias @ k_bias.T)
+            if pair_bias is not None:
+                scores = scores + pair_bias[b, :, :, h]
             heads.append(torch.softmax(scores, dim=-1) @ v)
         out[b] = torch.cat(heads, dim=-1) @ attention.out.weight.T
     return out
 
 
-def literal_forward(student: Student, tokens: torch.Tensor, n_atoms: torch.Tensor):
+def literal_forward(student: Student, tokens: torch.Tensor, n_atoms: torch.Tensor, pairs: torch.Tensor):
     x = (student.table[tokens.long()] * (tokens != NOTHING)[..., None]).sum(2)
+    pair_bias = student.pair_bias[pairs.long()] if student.config.surroundings else None
     for layer in student.layers:
-        x = x + literal_attention(layer.attention, layer.attention_norm(x), n_atoms)
+        x = x + literal_attention(layer.attention, layer.attention_norm(x), n_atoms, pair_bias)
         hidden = F.gelu(layer.feed_forward[0](layer.feed_forward_norm(x)))
         x = x + layer.feed_forward[2](hidden)
         if layer is student.layers[-2]:
@@ -55,7 +64,9 @@ def literal_forward(student: Student, tokens: torch.Tensor, n_atoms: torch.Tenso
 
 
 def with_a_head(student: Student) -> Student:
-    """The head begins at zero, which would hide what leads to it."""
+    """The head begins at zero, which would hide what leads to it, as pairs do."""
+    if student.pair_bias is not None:
+        torch.nn.init.normal_(student.pair_bias)
     if student.fingerprint is not None:
         torch.nn.init.normal_(student.fingerprint.molecule.weight, std=0.1)
     torch.nn.init.normal_(student.table[1:], std=0.5)
@@ -68,9 +79,9 @@ def mixed_batch(surroundings: bool = False):
     assert token_counts(molecules).tolist() == [12, 12, 10]
     assert token_counts(molecules, surroundings=True).tolist() == [7, 6, 6]
     rows = np.array([1, 2] if surroundings else [0, 1])
-    tokens, n_atoms = lay_out(molecules, rows, surroundings=surroundings)
+    tokens, n_atoms, pairs = lay_out(molecules, rows, surroundings=surroundings)
     assert n_atoms.tolist() == ([5, 5] if surroundings else [6, 5])
-    return torch.from_numpy(tokens), torch.from_numpy(n_atoms)
+    return torch.from_numpy(tokens), torch.from_numpy(n_atoms), torch.from_numpy(pairs)
 
 
 @pytest.mark.parametrize("config", [CONFIG, BEYOND_THE_PAPER], ids=["paper", "beyond"])
@@ -80,20 +91,16 @@ def test_forward_equals_the_literal_equations(molecule, config):
     student = with_a_head(Student(config)).double()
     molecules = pretransform(*pack_smiles([molecule] * 2))
     arrays = lay_out(molecules, np.array([0, 1]), surroundings=config.surroundings)
-    tokens, n_atoms = (torch.from_numpy(a) for a in arrays)
-    for ours, literal in zip(
-        student(tokens, n_atoms), literal_forward(student, tokens, n_atoms), strict=True
-    ):
+    batch = [torch.from_numpy(a) for a in arrays]
+    for ours, literal in zip(student(*batch), literal_forward(student, *batch), strict=True):
         torch.testing.assert_close(ours, literal, rtol=0, atol=1e-12)
 
 
 def test_masks_follow_each_molecule_of_a_mixed_batch():
     torch.manual_seed(1)
     student = Student(CONFIG).double()
-    tokens, n_atoms = mixed_batch()
-    for ours, literal in zip(
-        student(tokens, n_atoms), literal_forward(student, tokens, n_atoms), strict=True
-    ):
+    batch = mixed_batch()
+    for ours, literal in zip(student(*batch), literal_forward(student, *batch), strict=True):
         torch.testing.assert_close(ours, literal, rtol=0, atol=1e-12)
 
 
@@ -101,11 +108,11 @@ def test_masks_follow_each_molecule_of_a_mixed_batch():
 def test_gradients_equal_those_of_the_literal_equations(config):
     torch.manual_seed(2)
     student = with_a_head(Student(config)).double()
-    tokens, n_atoms = mixed_batch(config.surroundings)
+    batch = mixed_batch(config.surroundings)
     gradients = []
     for forward in (student, lambda *batch: literal_forward(student, *batch)):
         student.zero_grad()
-        embedding, prediction = forward(tokens, n_atoms)
+        embedding, prediction = forward(*batch)
         (embedding.square().sum() + prediction.sum()).backward()
         gradients.append([p.grad.clone() for p in student.parameters()])
     for ours, literal in zip(*gradients, strict=True):
@@ -144,7 +151,7 @@ def test_the_order_of_writing_only_moves_positions():
     torch.manual_seed(4)
     student = Student(CONFIG).double()
     molecules = pretransform(*pack_smiles(["CC(=O)Nc1ccc(O)cc1"]))
-    tokens, n_atoms = (torch.from_numpy(a) for a in lay_out(molecules, np.array([0])))
+    tokens, n_atoms, _ = (torch.from_numpy(a) for a in lay_out(molecules, np.array([0])))
     n = int(n_atoms)
     shuffled = tokens.clone()
     shuffled[:, 1 : n + 1] = tokens[:, 1 : n + 1][:, torch.randperm(n)]
@@ -156,6 +163,16 @@ def test_a_hash_never_trained_says_nothing():
     student = Student(BEYOND_THE_PAPER)
     assert not student.table[ENVIRONMENT_1:].any()
     assert student.table[VIRTUAL:ENVIRONMENT_1].any(dim=1).all()
+    assert not student.pair_bias.any()  # nor do pairs farther apart than any in training
+
+
+def test_pairs_are_added_in_the_type_of_the_linear_algebra():
+    """Under autocast the whole bias would be cast anew in each layer."""
+    student = Student(BEYOND_THE_PAPER)
+    pairs = mixed_batch(surroundings=True)[2]
+    assert student.bias_between(pairs).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert student.bias_between(pairs).dtype == torch.bfloat16
 
 
 def test_old_weights_know_nothing_of_surroundings():

@@ -7,7 +7,7 @@ import pytest
 from conftest import SHARED_DATA
 from rdkit import Chem
 
-from stkd_screen.smiles import Molecules, pack_smiles, pretransform
+from stkd_screen.smiles import AROMATIC_FLAG, Molecules, pack_smiles, pretransform
 from stkd_screen.smiles.surroundings import (
     ATOM_SHAPES,
     BOND_SHAPES,
@@ -19,13 +19,13 @@ from stkd_screen.smiles.surroundings import (
 )
 from stkd_screen.smiles.tokens import (
     ATOM_SHAPE,
+    BOND_SHAPE,
+    ELEMENT,
     ENVIRONMENT_1,
     ENVIRONMENT_2,
-    MAX_ATOMS,
-    NAMED_BONDS,
-    NEIGHBOUR,
     NOTHING,
-    POSITION,
+    SHAPED_BONDS,
+    VIRTUAL,
     VOCABULARY_SIZE_SURROUNDED,
     lay_out,
     token_counts,
@@ -59,11 +59,15 @@ MOLECULES = [
 
 def surroundings(molecules: Molecules, row: int) -> tuple[np.ndarray, np.ndarray, list[dict[int, int]]]:
     """Shapes (n,) of the atoms, environments (n, 2), and of each atom {neighbour: shape of the bond}."""
-    tokens, n_atoms = lay_out(molecules, np.array([row]), surroundings=True)
-    assert tokens.shape[1] == 1 + n_atoms[0]
-    atoms = tokens[0, 1:].astype(int)
-    bonds = [{i % MAX_ATOMS: i // MAX_ATOMS for i in row[row != NOTHING] - NEIGHBOUR} for row in atoms[:, 7:]]
-    return atoms[:, 4] - ATOM_SHAPE, atoms[:, 5:7] - [ENVIRONMENT_1, ENVIRONMENT_2], bonds
+    tokens, n_atoms, pairs = (part[0] for part in lay_out(molecules, np.array([row]), surroundings=True))
+    assert len(tokens) == 1 + n_atoms
+    assert tokens[0].tolist() == [VIRTUAL] + [NOTHING] * (tokens.shape[1] - 1)
+    atoms, ways = tokens[1:].astype(int), pairs[1:, 1:].astype(int)
+    bonds = [{j: way[j] % BOND_SHAPES for j in np.flatnonzero(way // BOND_SHAPES == 1)} for way in ways]
+    for entries, named in zip(atoms[:, 6:], bonds, strict=True):
+        shapes = sorted(entries[entries != NOTHING] - BOND_SHAPE)
+        assert shapes == sorted(named.values()) if len(named) <= SHAPED_BONDS else len(shapes) == SHAPED_BONDS
+    return atoms[:, 3] - ATOM_SHAPE, atoms[:, 4:6] - [ENVIRONMENT_1, ENVIRONMENT_2], bonds
 
 
 def unsaturation(smiles: str) -> list[int]:
@@ -165,34 +169,24 @@ def test_values_fit_the_vocabulary():
         assert (atoms >= 0).all() and (atoms < ATOM_SHAPES).all()
         assert (environments >= 0).all() and (environments < ENVIRONMENTS).all()
         assert all(0 <= shape < BOND_SHAPES for named in bonds for shape in named.values())
-        tokens, _ = lay_out(molecules, np.array([row]), surroundings=True)
+        tokens, *_ = lay_out(molecules, np.array([row]), surroundings=True)
         assert tokens.max() < VOCABULARY_SIZE_SURROUNDED
 
 
-def test_the_papers_entries_of_atoms_are_the_same_with_surroundings():
+def test_elements_charges_and_hydrogens_are_the_papers_but_for_aromaticity():
     molecules = pretransform(*pack_smiles(MOLECULES))
     for row in range(len(MOLECULES)):
-        plain, n_atoms = lay_out(molecules, np.array([row]))
-        surrounded, _ = lay_out(molecules, np.array([row]), surroundings=True)
-        assert (surrounded[:, :, :4] == plain[:, : 1 + n_atoms[0]]).all()
+        plain, n_atoms, _ = lay_out(molecules, np.array([row]))
+        plain = plain[:, : 1 + n_atoms[0], :3]
+        plain[..., 0] -= AROMATIC_FLAG * (plain[..., 0] >= ELEMENT + AROMATIC_FLAG)
+        surrounded, *_ = lay_out(molecules, np.array([row]), surroundings=True)
+        assert (surrounded[:, :, :3] == plain).all()
 
 
-def test_neighbours_carry_the_positions_of_another_order():
-    molecules = pretransform(*pack_smiles(["CCO"]))
-    tokens, _ = lay_out(molecules, np.array([0]), np.array([7, 200, 30], np.int16), surroundings=True)
-    assert tokens[0, 1:, 3].tolist() == [POSITION + 7, POSITION + 200, POSITION + 30]
-    assert tokens[0, 1:, 7:9].tolist() == [
-        [NEIGHBOUR + 200, NOTHING],
-        [NEIGHBOUR + 7, NEIGHBOUR + 30],
-        [NEIGHBOUR + 200, NOTHING],
-    ]
-
-
-def test_an_atom_of_many_bonds_names_the_first_ones_and_all_name_it():
+def test_an_atom_of_many_bonds_has_the_shapes_of_the_first_ones():
     molecules = pretransform(*pack_smiles(["[U](F)(F)(F)(F)(F)(F)(F)F"]))
     _, _, bonds = surroundings(molecules, 0)
-    assert list(bonds[0]) == list(range(1, 1 + NAMED_BONDS))
-    assert bonds[1:] == [{0: 0}] * 8
+    assert bonds == [dict.fromkeys(range(1, 9), 0)] + [{0: 0}] * 8
 
 
 def test_rings_of_real_molecules_are_rdkits():

@@ -22,7 +22,7 @@ from stkd_screen.smiles.tokens import (
 
 def test_tokens_of_acetate_by_hand():
     molecules = pretransform(*pack_smiles(["CC(=O)[O-]"]))
-    tokens, n_atoms = lay_out(molecules, np.array([0]))
+    tokens, n_atoms, _ = lay_out(molecules, np.array([0]))
     neutral = CHARGE + MAX_CHARGE
     assert n_atoms.tolist() == [4]
     assert tokens[0].tolist() == [
@@ -42,7 +42,7 @@ def test_every_factor_has_a_place_in_the_vocabulary():
     molecules = pretransform(*pack_smiles(extremes), fold_hydrogens=False)
     assert not molecules.error.any()
     for row in range(len(extremes)):
-        tokens, _ = lay_out(molecules, np.array([row]))
+        tokens, *_ = lay_out(molecules, np.array([row]))
         assert (tokens >= 0).all() and (tokens < VOCABULARY_SIZE).all()
 
 
@@ -54,7 +54,7 @@ def test_a_row_with_an_error_has_no_tokens():
 def test_mirror_images_have_the_same_tokens():
     molecules = pretransform(*pack_smiles(["C[C@H](N)O", "C[C@@H](N)O", r"F/C=C/F", r"F/C=C\F"]))
     for pair in ([0, 1], [2, 3]):
-        tokens, _ = lay_out(molecules, np.array(pair))
+        tokens, *_ = lay_out(molecules, np.array(pair))
         assert (tokens[0] == tokens[1]).all()
 
 

@@ -81,17 +81,22 @@ def stop_at(step, write):
     return write_and_die
 
 
-@pytest.mark.parametrize(("random_orders", "dropout"), [(0.0, 0.0), (0.5, 0.1)])
-def test_a_killed_run_resumes_to_the_same_bits(toy, tmp_path, monkeypatch, random_orders, dropout):
-    monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], dropout=dropout))
+@pytest.mark.parametrize(
+    ("random_orders", "change", "steps"),
+    [(0.0, {}, 17), (0.5, {"dropout": 0.1}, 17), (0.0, {"surroundings": True}, 9)],
+)
+def test_a_killed_run_resumes_to_the_same_bits(toy, tmp_path, monkeypatch, random_orders, change, steps):
+    monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], **change))
     # Checkpoints in the middle of epochs, too.
-    monkeypatch.setattr(Trainer, "evaluation_is_due", lambda self: self.step % 7 == 0 or self.step == 85)
+    monkeypatch.setattr(
+        Trainer, "evaluation_is_due", lambda self: self.step % 7 == 0 or self.step == 5 * steps
+    )
     config = replace(TOY_TRAINING, epochs=5, random_orders=random_orders)
     data = read_labelled([toy.table], toy.columns)
-    assert len(StudentTrainer(data, config).epoch_batches(0)) == 17
+    assert len(StudentTrainer(data, config).epoch_batches(0)) == steps
     unbroken = train(data, config, tmp_path / "unbroken")
 
-    for step in (7, 35, 70, 85):  # the last one, too
+    for step in (7, 35, 5 * steps):  # the last one, too
         with pytest.raises(Killed):
             train(data, config, tmp_path / "broken", kill_after(step))
     assert (tmp_path / "broken" / "checkpoint.pt").is_file()
@@ -101,6 +106,13 @@ def test_a_killed_run_resumes_to_the_same_bits(toy, tmp_path, monkeypatch, rando
         assert torch.equal(tensor, resumed.student.state_dict()[name]), name
     assert unbroken.metrics == resumed.metrics
     assert not (tmp_path / "broken" / "checkpoint.pt").exists()
+
+
+def test_random_orders_are_refused_where_tokens_have_no_positions(toy, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], surroundings=True))
+    data = read_labelled([toy.table], toy.columns)
+    with pytest.raises(TrainingError, match="no positions"):
+        train(data, replace(TOY_TRAINING, random_orders=0.5), tmp_path)
 
 
 def start_a_run(toy, folder, config=TOY_TRAINING, columns=None, data=None):

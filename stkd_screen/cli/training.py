@@ -46,7 +46,9 @@ Preset = Annotated[
 ]
 RandomOrders = Annotated[
     float | None,
-    typer.Option(min=0, max=1, help="Share of molecules shown with their atoms in random order."),
+    typer.Option(
+        min=0, max=1, help="Share of molecules with their atoms in random order (not for small, large)."
+    ),
 ]
 Kekule = Annotated[
     float | None, typer.Option(min=0, max=1, help="Share of molecules shown in their Kekulé form.")

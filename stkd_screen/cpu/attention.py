@@ -18,6 +18,7 @@ from stkd_screen.cpu.vectors import (
     store,
     sum_of_lanes,
 )
+from stkd_screen.jit import index
 
 # Of a tile: twelve vectors, which leave four of the 16 registers of AVX to the factors.
 ROWS, COLUMNS = 6, 2 * LANES
@@ -29,7 +30,7 @@ def whole_tiles(columns: int) -> int:
 
 
 @kernel
-def attend(n_atoms, heads, key_width, projected, keys, scores, mixed):  # type: ignore[no-untyped-def]
+def attend(n_atoms, pairs, pair_bias, key_width, projected, keys, scores, mixed):  # type: ignore[no-untyped-def]
     """Attention of each molecule, biased where queries and keys are twice as wide as `key_width`.
 
     The latter halves are the biases. By eq. 13 queries of tokens that are no atoms have none, nor have keys
@@ -37,13 +38,15 @@ def attend(n_atoms, heads, key_width, projected, keys, scores, mixed):  # type: 
 
     Args:
         n_atoms: (B,) of each molecule.
+        pairs: (B, T, T) the codes of pairs of tokens; nothing where they have none.
+        pair_bias: (heads, PAIRS) what each code adds to the scores, scaled as they are.
         projected: (N, ...) queries of all heads, scaled so that scores are exponents of 2, then values of
             all heads.
         keys: (heads * width, N + COLUMNS or more) keys, a column for each token.
         scores: (ROWS, whole tiles of T) work space.
         mixed: (N, heads * whole tiles of K) becomes the result.
     """
-    T = len(mixed) // len(n_atoms)
+    T, heads = len(mixed) // len(n_atoms), len(pair_bias)
     width, value_width = keys.shape[0] // heads, mixed.shape[1] // heads
     for b in range(len(n_atoms)):
         first, end = b * T, (b + 1) * T
@@ -56,6 +59,8 @@ def attend(n_atoms, heads, key_width, projected, keys, scores, mixed):  # type: 
                 rows = min(ROWS, end - i)
                 for j in range(0, scores.shape[1], COLUMNS):
                     _tile(projected, i, query, keys, query, first + j, width, scores, 0, j, rows)
+                if len(pairs):
+                    _add_pair_bias(pairs[b, i - first : i - first + rows], pair_bias[h], scores)
                 _softmax(scores[:rows], T)
                 for d in range(0, value_width, COLUMNS):
                     _tile(scores, 0, 0, projected, first, value + d, T, mixed, i, h * value_width + d, rows)
@@ -67,6 +72,13 @@ def _mask_biases(n_atoms, queries, keys):  # type: ignore[no-untyped-def]
     queries[0] = 0.0
     queries[n_atoms + 1 :] = 0.0
     keys[:, n_atoms + 1 :] = 0.0
+
+
+@helper
+def _add_pair_bias(pairs, pair_bias, scores):  # type: ignore[no-untyped-def]
+    for i in range(len(pairs)):
+        for j in range(pairs.shape[1]):
+            scores[i, j] += pair_bias[index(pairs[i, j])]
 
 
 @helper

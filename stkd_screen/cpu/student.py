@@ -31,34 +31,43 @@ class CpuStudent:
 
     def __init__(self, student: Student) -> None:
         self.student = student
+        pair_bias = (
+            torch.zeros(student.config.heads, 0)
+            if student.pair_bias is None
+            else student.pair_bias.detach().T
+        )
         layers = [cast(Layer, layer) for layer in student.layers]
-        self._layers = [_AllTokens(layer) for layer in layers[:-1]]
-        self._last = _LastLayer(layers[-1])
+        self._layers = [_AllTokens(layer, pair_bias) for layer in layers[:-1]]
+        self._last = _LastLayer(layers[-1], pair_bias)
         self._norms = [layer.attention_norm for layer in layers]  # each layer prepares the next one's input
         self._head = student.fingerprint and _Head(student.fingerprint)
         self._spaces: list[_Space] = []  # those that no thread is using
 
     @torch.inference_mode()
-    def __call__(self, tokens: Tensor, n_atoms: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, tokens: Tensor, n_atoms: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """As `Student.forward`; the results are the caller's to keep."""
         try:
             space = self._spaces.pop()
         except IndexError:
             space = _Space()
         try:
-            return self._forward(tokens, n_atoms, space)
+            return self._forward(tokens, n_atoms, pairs, space)
         finally:
             self._spaces.append(space)
 
-    def _forward(self, tokens: Tensor, n_atoms: Tensor, space: "_Space") -> tuple[Tensor, Tensor]:
+    def _forward(
+        self, tokens: Tensor, n_atoms: Tensor, pairs: Tensor, space: "_Space"
+    ) -> tuple[Tensor, Tensor]:
         B, T, entries = tokens.shape
+        n_atoms = n_atoms.view(B)
+        pairs = pairs.view(B, T, T) if self.student.config.surroundings else pairs[:0]
         N, D = B * T, self.student.config.width
         x, normed = space("x", N, D), space("normed", N, D)
         sum_of_entries(tokens.view(N, entries), NOTHING, self.student.table.detach(), x)
         norm(x, *_gain_and_shift(self._norms[0]), normed)
         for layer, next_norm in zip(self._layers, self._norms[1:], strict=True):
-            layer(x, normed, n_atoms.view(B), next_norm, space)
-        summary = self.student.norm(self._last(x, normed, T))
+            layer(x, normed, n_atoms, pairs, next_norm, space)
+        summary = self.student.norm(self._last(x, normed, pairs, T))
         embedding = summary if self._head is None else self._head(x, T, space)
         return embedding, self.student.readout(summary)
 
@@ -81,9 +90,11 @@ class _Space:
 class _AllTokens:
     """Any layer but the last."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer, pair_bias: Tensor) -> None:
+        """Args: pair_bias is (H, PAIRS)."""
         attention = layer.attention
-        self.heads, self.key_width = attention.heads, attention.key_width
+        self.key_width = attention.key_width
+        self.pair_bias = (pair_bias * LOG2_E).contiguous()
         D = attention.project.in_features
         # (H, K, D) each; the scores are to come out scaled, as exponents of 2.
         weight = attention.project.weight.detach()
@@ -105,11 +116,17 @@ class _AllTokens:
         self.down, self.down_bias = _transposed(down), down.bias.detach()
 
     def __call__(
-        self, x: Tensor, normed: Tensor, n_atoms: Tensor, next_norm: nn.LayerNorm, space: _Space
+        self,
+        x: Tensor,
+        normed: Tensor,
+        n_atoms: Tensor,
+        pairs: Tensor,
+        next_norm: nn.LayerNorm,
+        space: _Space,
     ) -> None:
         """Change x (N, D) as the layer does, and `normed` from its own norm of x to the next layer's."""
         N, D = x.shape
-        mixed = self.attend(normed, n_atoms, space)
+        mixed = self.attend(normed, n_atoms, pairs, space)
         branch = torch.mm(mixed, self.out, out=space("branch", N, D))
         add_and_norm(branch, self.no_bias, *_gain_and_shift(self.feed_forward_norm), x, normed)
         hidden = torch.mm(normed, self.up, out=space("wide", N, self.up.shape[1]))
@@ -117,7 +134,7 @@ class _AllTokens:
         torch.mm(hidden, self.down, out=branch)
         add_and_norm(branch, self.down_bias, *_gain_and_shift(next_norm), x, normed)
 
-    def attend(self, normed: Tensor, n_atoms: Tensor, space: _Space) -> Tensor:
+    def attend(self, normed: Tensor, n_atoms: Tensor, pairs: Tensor, space: _Space) -> Tensor:
         """Attention as in student.Attention, up to what its `out` takes: (N, heads in whole tiles)."""
         N, T = len(normed), len(normed) // len(n_atoms)
         projected = torch.mm(normed, self.project, out=space("wide", N, self.project.shape[1]))
@@ -128,7 +145,7 @@ class _AllTokens:
         torch.mm(self.key, normed.T, out=keys[:, :N])
         scores = space("scores", ROWS, whole_tiles(T))
         mixed = space("mixed", N, len(self.out))
-        attend(n_atoms, self.heads, self.key_width, projected, keys, scores, mixed)
+        attend(n_atoms, pairs, self.pair_bias, self.key_width, projected, keys, scores, mixed)
         return mixed
 
 
@@ -138,21 +155,25 @@ class _LastLayer:
     No keys and values are computed: its few queries are taken to the width of the tokens instead.
     """
 
-    def __init__(self, layer: Layer) -> None:
-        self.layer = layer
+    def __init__(self, layer: Layer, pair_bias: Tensor) -> None:
+        """Args: pair_bias is (H, PAIRS)."""
+        self.layer, self.pair_bias = layer, pair_bias
         attention = layer.attention
         weight = attention.project.weight.detach()[: 3 * attention.project.in_features]
         heads = weight.view(3, attention.heads, attention.key_width, -1)
         query, self.key, self.value = heads  # (H, K, D) each
         self.query = query.flatten(0, 1) / math.sqrt(attention.key_width)
 
-    def __call__(self, x: Tensor, normed: Tensor, T: int) -> Tensor:
+    def __call__(self, x: Tensor, normed: Tensor, pairs: Tensor, T: int) -> Tensor:
         """(B, D), [V] as it leaves the layer."""
         H, K, D = self.key.shape
         tokens = normed.view(-1, T, D)
         query = F.linear(tokens[:, 0], self.query).view(-1, H, K).transpose(0, 1)  # (H, B, K)
         query = (query @ self.key).transpose(0, 1)  # (B, H, D)
-        shares = (query @ tokens.transpose(1, 2)).softmax(-1)  # (B, H, T)
+        scores = query @ tokens.transpose(1, 2)  # (B, H, T)
+        if len(pairs):
+            scores += self.pair_bias[:, pairs[0, 0].int()]  # [V] has the same pairs in all of a batch
+        shares = scores.softmax(-1)
         mixed = (shares @ tokens).transpose(0, 1) @ self.value.transpose(1, 2)  # (H, B, K)
         virtual = x.view(-1, T, D)[:, 0] + self.layer.attention.out(mixed.transpose(0, 1).flatten(1))
         return virtual + self.layer.feed_forward(self.layer.feed_forward_norm(virtual))

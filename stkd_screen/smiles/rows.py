@@ -33,7 +33,7 @@ from stkd_screen.smiles.kekule import (
 from stkd_screen.smiles.matching import EDGE, PAIRING
 from stkd_screen.smiles.valence import OVER_VALENT, organic_table
 
-MAX_ATOMS = 256  # rows of the student's position table, and part of the vocabulary's layout (tokens.py)
+MAX_ATOMS = 256  # rows of the table of positions, and part of the vocabulary's layout (tokens.py)
 MAX_BYTES = 1_000_000  # of one SMILES, so that scratch memory has a bound
 
 

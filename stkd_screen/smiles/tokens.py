@@ -10,20 +10,23 @@ them all. The paper's sequence is [V], n atom tokens, m bond tokens:
 The factored atom means that any legal atom has a token: there is no [UNK].
 
 Beyond the paper, a student may be given [V] and n atom tokens alone, half as many, each with its surroundings
-(see surroundings.py) and its bonds:
+(see surroundings.py), and what lies between each two of them (see pairs.py):
 
-    atom   as above, then its shape, its environments of radius 1 and 2, and of each of its bonds the shape
-           with the position of the neighbour
+    atom   element, charge, hydrogens, its shape, its environments of radius 1 and 2, the shape of each of
+           its bonds
 
-The types of the bonds are left out: hydrogens, charges and unsaturation say what they are, and those are
-the same for aromatic and Kekulé writings.
+There are no positions, no types of bonds and no aromaticity in them: hydrogens, charges and unsaturation say
+what the bonds are. So such a student gives one answer, however a molecule is written, but for a few odd rings
+whose aromatic form does not say enough.
 """
 
 import numpy as np
 
 from stkd_screen.jit import cached, releasing_gil
 from stkd_screen.smiles.brackets import MAX_CHARGE
+from stkd_screen.smiles.elements import AROMATIC_FLAG
 from stkd_screen.smiles.molecules import Molecules
+from stkd_screen.smiles.pairs import find_pairs
 from stkd_screen.smiles.rows import MAX_ATOMS
 from stkd_screen.smiles.surroundings import (
     ATOM_SHAPES,
@@ -37,7 +40,7 @@ MAX_HYDROGENS = 15  # more share one entry
 
 # The one vocabulary, entry 0 being "nothing". Its layout is frozen in every weights file: a change
 # needs a new VOCABULARY_VERSION.
-VOCABULARY_VERSION = 2
+VOCABULARY_VERSION = 3
 NOTHING = 0
 VIRTUAL = 1
 ELEMENT = 2  # + atomic number, + 128 where aromatic
@@ -50,13 +53,12 @@ ENTRIES_PER_TOKEN = 4
 
 # The entries of surroundings follow, so that a student without them has a smaller table.
 ATOM_SHAPE = VOCABULARY_SIZE
-NEIGHBOUR = ATOM_SHAPE + ATOM_SHAPES  # + shape of the bond * MAX_ATOMS + position of the neighbour
-ENVIRONMENT_1 = NEIGHBOUR + BOND_SHAPES * MAX_ATOMS
+BOND_SHAPE = ATOM_SHAPE + ATOM_SHAPES
+ENVIRONMENT_1 = BOND_SHAPE + BOND_SHAPES
 ENVIRONMENT_2 = ENVIRONMENT_1 + ENVIRONMENTS[0]
 VOCABULARY_SIZE_SURROUNDED = ENVIRONMENT_2 + ENVIRONMENTS[1]
-# Further bonds of an atom stand with its neighbours alone.
-NAMED_BONDS = 6
-ENTRIES_PER_TOKEN_SURROUNDED = ENTRIES_PER_TOKEN + 3 + NAMED_BONDS
+SHAPED_BONDS = 6  # of an atom, at most; those of the lowest shapes
+ENTRIES_PER_TOKEN_SURROUNDED = 6 + SHAPED_BONDS
 
 
 def token_counts(molecules: Molecules, *, surroundings: bool = False) -> np.ndarray:
@@ -75,26 +77,20 @@ def lay_out(
     positions: np.ndarray | None = None,
     *,
     surroundings: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Token batch of rows that all have the same token count T.
 
     Args:
         molecules: packed molecules, N atoms in all.
         rows: (B,) the rows to lay out.
-        positions: (N,) position of each atom in its molecule; by default the order of writing.
-        surroundings: atom tokens alone, with their surroundings and bonds.
+        positions: (N,) position of each atom in its molecule; by default the order of writing. Not looked at
+            with surroundings.
+        surroundings: atom tokens alone, with their surroundings.
 
     Returns:
-        tokens (B, T, 4) int16 vocabulary entries, (B, T, 13) with surroundings, and n_atoms (B,) int32.
+        tokens (B, T, 4) int16 vocabulary entries, (B, T, 12) with surroundings; n_atoms (B,) int32; and the
+        codes of pairs of tokens (B, T, T) uint8, (0, 0, 0) without surroundings.
     """
-    first = rows[0]
-    n = int(molecules.atom_offsets[first + 1] - molecules.atom_offsets[first])
-    m = int(molecules.bond_offsets[first + 1] - molecules.bond_offsets[first])
-    shape = (1 + n, ENTRIES_PER_TOKEN_SURROUNDED) if surroundings else (1 + n + m, ENTRIES_PER_TOKEN)
-    tokens = np.zeros((len(rows), *shape), np.int16)
-    n_atoms = np.empty(len(rows), np.int32)
-    if positions is None:
-        positions = np.empty(0, np.int16)
     packed = (
         molecules.atom_offsets,
         molecules.bond_offsets,
@@ -104,53 +100,52 @@ def lay_out(
         molecules.bond_atoms,
         molecules.bond_type,
     )
-    _fill_atoms(*packed, positions, rows, tokens, n_atoms)
+    first = rows[0]
+    n = int(molecules.atom_offsets[first + 1] - molecules.atom_offsets[first])
     if surroundings:
+        tokens = np.zeros((len(rows), 1 + n, ENTRIES_PER_TOKEN_SURROUNDED), np.int16)
+        pairs = np.empty((len(rows), 1 + n, 1 + n), np.uint8)
         most_bonds = int((molecules.bond_offsets[rows + 1] - molecules.bond_offsets[rows]).max())
-        _fill_surroundings(*packed, rows, tokens, *work_space(n, most_bonds))
-    else:
-        _fill_bonds(*packed, rows, tokens, n_atoms)
-    return tokens, n_atoms
+        work = *work_space(n, most_bonds), np.empty(n, np.int32)
+        _fill_surrounded(*packed, rows, tokens, pairs, *work)
+        return tokens, np.full(len(rows), n, np.int32), pairs
+    m = int(molecules.bond_offsets[first + 1] - molecules.bond_offsets[first])
+    tokens = np.zeros((len(rows), 1 + n + m, ENTRIES_PER_TOKEN), np.int16)
+    n_atoms = np.empty(len(rows), np.int32)
+    _fill(*packed, np.empty(0, np.int16) if positions is None else positions, rows, tokens, n_atoms)
+    return tokens, n_atoms, np.empty((0, 0, 0), np.uint8)
 
 
 @cached(nogil=True)
-def _fill_atoms(  # type: ignore[no-untyped-def]
+def _fill(  # type: ignore[no-untyped-def]
     atom_offsets, bond_offsets, element, charge, hydrogens, bond_atoms, bond_type, positions, rows,
     tokens, n_atoms,
 ):  # fmt: skip
     for b in range(len(rows)):
         first_atom, last_atom = atom_offsets[rows[b]], atom_offsets[rows[b] + 1]
+        first_bond, last_bond = bond_offsets[rows[b]], bond_offsets[rows[b] + 1]
         n = last_atom - first_atom
         n_atoms[b] = n
         tokens[b, 0, 0] = VIRTUAL
         for i in range(n):
             a = first_atom + i
-            position = positions[a] if len(positions) else i
             token = tokens[b, 1 + i]
             token[0] = ELEMENT + element[a]
             token[1] = CHARGE + MAX_CHARGE + charge[a]
             token[2] = HYDROGENS + min(hydrogens[a], MAX_HYDROGENS)
-            token[3] = POSITION + position
-
-
-@cached(nogil=True)
-def _fill_bonds(  # type: ignore[no-untyped-def]
-    atom_offsets, bond_offsets, element, charge, hydrogens, bond_atoms, bond_type, rows, tokens, n_atoms,
-):  # fmt: skip
-    for b in range(len(rows)):
-        first_bond, last_bond = bond_offsets[rows[b]], bond_offsets[rows[b] + 1]
+            token[3] = POSITION + (positions[a] if len(positions) else i)
         for k in range(last_bond - first_bond):
             bond = first_bond + k
-            token = tokens[b, 1 + n_atoms[b] + k]
+            token = tokens[b, 1 + n + k]
             token[0] = BOND + bond_type[bond]
             token[1] = tokens[b, 1 + bond_atoms[bond, 0], 3]  # the position of the atom
             token[2] = tokens[b, 1 + bond_atoms[bond, 1], 3]
 
 
 @releasing_gil
-def _fill_surroundings(  # type: ignore[no-untyped-def]
-    atom_offsets, bond_offsets, element, charge, hydrogens, bond_atoms, bond_type, rows, tokens,
-    atoms, bonds, ends,
+def _fill_surrounded(  # type: ignore[no-untyped-def]
+    atom_offsets, bond_offsets, element, charge, hydrogens, bond_atoms, bond_type, rows, tokens, pairs,
+    atoms, bonds, ends, queue,
 ):  # fmt: skip
     for b in range(len(rows)):
         first, last = atom_offsets[rows[b]], atom_offsets[rows[b] + 1]
@@ -165,16 +160,23 @@ def _fill_surroundings(  # type: ignore[no-untyped-def]
             bonds,
             ends,
         )
+        tokens[b, 0, 0] = VIRTUAL
         for i in range(last - first):
+            a = first + i
             token = tokens[b, 1 + i]
-            token[4] = ATOM_SHAPE + atoms[i].shape
-            token[5] = ENVIRONMENT_1 + np.int64(atoms[i].hash_1 % np.uint64(ENVIRONMENTS[0]))
-            token[6] = ENVIRONMENT_2 + np.int64(atoms[i].hash_2 % np.uint64(ENVIRONMENTS[1]))
-            named = min(atoms[i + 1].first - atoms[i].first, NAMED_BONDS)
-            for j in range(named):
-                end = ends[atoms[i].first + j]
-                position = tokens[b, 1 + end.atom, 3] - POSITION
-                token[7 + j] = NEIGHBOUR + bonds[end.bond].shape * MAX_ATOMS + position
+            token[0] = ELEMENT + (element[a] & (AROMATIC_FLAG - 1))
+            token[1] = CHARGE + MAX_CHARGE + charge[a]
+            token[2] = HYDROGENS + min(hydrogens[a], MAX_HYDROGENS)
+            token[3] = ATOM_SHAPE + atoms[i].shape
+            token[4] = ENVIRONMENT_1 + np.int64(atoms[i].hash_1 % np.uint64(ENVIRONMENTS[0]))
+            token[5] = ENVIRONMENT_2 + np.int64(atoms[i].hash_2 % np.uint64(ENVIRONMENTS[1]))
+            entry = 6
+            for shape in range(BOND_SHAPES):  # in this order, so that the order of writing is not seen
+                for place in range(atoms[i].first, atoms[i + 1].first):
+                    if bonds[ends[place].bond].shape == shape and entry < len(token):
+                        token[entry] = BOND_SHAPE + shape
+                        entry += 1
+        find_pairs(last - first, atoms, bonds, ends, queue, pairs[b])
 
 
 @cached(nogil=True)

@@ -145,9 +145,10 @@ def forward_flops(student: Student, tokens: int) -> int:
     device = student.table.device
     batch = torch.zeros(1, tokens, student.entries, dtype=torch.int16, device=device)
     n_atoms = torch.ones(1, dtype=torch.int32, device=device)
+    pairs = torch.zeros(1, tokens, tokens, dtype=torch.uint8, device=device)
     counter = FlopCounterMode(display=False)
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
-        student(batch, n_atoms)
+        student(batch, n_atoms, pairs)
     return int(counter.get_total_flops())
 
 
@@ -264,7 +265,7 @@ class _Bench:
                 row += len(records)
                 taken.molecules += int(np.count_nonzero(counts))
                 taken.tokens += int(counts.sum())
-                taken.batches += [tokens.shape[:2] for tokens, _ in arrays]
+                taken.batches += [tokens.shape[:2] for tokens, *_ in arrays]
             with timed("write"):
                 part.finish()
         return taken

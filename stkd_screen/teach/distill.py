@@ -248,14 +248,14 @@ class Distiller(StudentTrainer):
         return *super().prepare(rows), graph_batch(self.data.molecules, self.data.needed_graphs(), rows)
 
     def loss_terms(self, batch: Any) -> dict[str, Tensor]:
-        tokens, n_atoms, target, *bits, source = (part.to(self.device) for part in batch)
+        tokens, n_atoms, pairs, target, *bits, source = (part.to(self.device) for part in batch)
         config = self.config
         initial = self.step < config.initial_stage * self.total_steps
         alpha, beta = (config.initial_alpha, config.initial_beta) if initial else (config.alpha, config.beta)
         lesson = source if isinstance(source, Lesson) else self.ask(source, with_attention=beta > 0)
         model = cast(Distillation, self.model)
         learned = Learned(atoms=lesson.attention[0].shape[-1] - 1 if beta else None)
-        embedding, prediction = model.student(tokens, n_atoms, learned)
+        embedding, prediction = model.student(tokens, n_atoms, pairs, learned)
         prediction = prediction.float()
 
         soft = self.soft_targets(target, lesson.prediction)

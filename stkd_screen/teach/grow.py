@@ -73,7 +73,7 @@ class _Copies:
         self.hidden = torch.arange(large.feed_forward) % small.feed_forward
         K, wide = small.width // small.heads, large.width // large.heads
         heads, keys = torch.arange(large.heads) % small.heads, torch.arange(wide) % K
-        self.head = (heads[:, None] * K + keys).flatten()
+        self.heads, self.head_units = heads, (heads[:, None] * K + keys).flatten()
         # A product of queries and keys has this many terms for one; that with biases is not scaled (eq. 10).
         self.terms = wide // K
 
@@ -83,9 +83,11 @@ class _Copies:
         if kind == "attention.project.weight":
             scales = [self.terms**-0.25] * 2 + [1.0] + [self.terms**-0.5] * 2  # of Q, K, V, Qb, Kb
             parts = zip(tensor.split(tensor.shape[1]), scales, strict=False)
-            return torch.cat([_read(part[self.head], self.width) * scale for part, scale in parts])
+            return torch.cat([_read(part[self.head_units], self.width) * scale for part, scale in parts])
+        if kind == "pair_bias":
+            return tensor[:, self.heads]
         if kind == "attention.out.weight":
-            return _read(tensor[self.width], self.head)
+            return _read(tensor[self.width], self.head_units)
         if kind == "feed_forward.0.weight":
             return _read(tensor[self.hidden], self.width)
         if kind == "feed_forward.0.bias":

@@ -43,10 +43,11 @@ class TrainConfig(LoopConfig):
 
     start: str | None = None  # weights to go on from, instead of the preset's random ones
     grow: str | None = None  # preset whose size they are given first, with the answers they have
-    random_orders: float = 0.0  # share of molecules whose atoms come in random order
     kekule: float = 0.0  # share of molecules shown in their Kekulé form
-    spread_positions: float = 0.05  # share of molecules that train the whole position table
     fingerprint: float = 0.5  # weight of the fingerprint loss; 0 takes a student's fingerprint head away
+    # Where tokens have positions, those of a student without surroundings:
+    random_orders: float = 0.0  # share of molecules whose atoms come in random order
+    spread_positions: float = 0.05  # share of molecules that train the whole position table
 
     RECIPES = {"paper": PAPER, "large": LARGE}  # noqa: RUF012 (a constant of the class)
 
@@ -79,8 +80,14 @@ class StudentTrainer(Trainer):
     config: TrainConfig
 
     def __init__(self, data: LabelledMolecules, config: TrainConfig) -> None:
-        self._begun = Written(data.molecules, np.empty(0, np.int16))
+        self._begun = Written(data.molecules, None)
         self.start = load_weights(config.start) if config.start is not None else None
+        of_student = self.start.student.config if self.start is not None else PRESETS[config.preset]
+        if config.random_orders and of_student.surroundings:
+            raise TrainingError(
+                "--random-orders: this student's tokens have no positions, so all orders of writing give it "
+                "the same; leave the option out"
+            )
         super().__init__(data, config)
 
     def build(self) -> nn.Module:
@@ -102,26 +109,28 @@ class StudentTrainer(Trainer):
         rows = unlabelled if len(unlabelled) else rows
         return fit_fingerprint_basis(self.data.needed_graphs(), rows, width, self.config.seed)
 
+    @property
+    def surrounded(self) -> bool:
+        """Whether the student reads atoms with their surroundings, which have no positions."""
+        return self.student(self.model).config.surroundings
+
     def lengths(self) -> np.ndarray:
-        surroundings = self.student(self.model).config.surroundings
-        return token_counts(self.data.molecules, surroundings=surroundings)
+        return token_counts(self.data.molecules, surroundings=self.surrounded)
 
     def begin_epoch(self, epoch: int) -> None:
         molecules, config = self.data.molecules, self.config
         seed = config.seed * 1_000_003 + epoch
-        positions = random_positions(
-            molecules.atom_offsets, config.random_orders, config.spread_positions, seed
-        )
+        shares = config.random_orders, config.spread_positions
+        positions = None if self.surrounded else random_positions(molecules.atom_offsets, *shares, seed)
         if config.kekule:
             chosen = np.random.default_rng((seed, 1)).random(len(molecules)) < config.kekule
             molecules = kekule_forms(molecules, self.data.needed_graphs().kekule_bonds, chosen)
         self._begun = Written(molecules, positions)
 
     def prepare(self, rows: np.ndarray) -> Any:
-        surroundings = self.student(self.model).config.surroundings
         begun = self._begun
         arrays = [
-            *lay_out(begun.molecules, rows, begun.positions, surroundings=surroundings),
+            *lay_out(begun.molecules, rows, begun.positions, surroundings=self.surrounded),
             self.standardised[rows],
         ]
         if self.fingerprints is not None:
@@ -129,9 +138,9 @@ class StudentTrainer(Trainer):
         return tuple(torch.from_numpy(array) for array in arrays)
 
     def loss_terms(self, batch: Any) -> dict[str, Tensor]:
-        tokens, n_atoms, target, *bits = (part.to(self.device) for part in batch)
+        tokens, n_atoms, pairs, target, *bits = (part.to(self.device) for part in batch)
         learned = Learned() if self.config.lkm_gamma else None
-        embedding, prediction = self.model(tokens, n_atoms, learned)
+        embedding, prediction = self.model(tokens, n_atoms, pairs, learned)
         terms = {"task": task_loss(prediction.float(), target, self.classes)}
         terms |= self.fingerprint_terms(embedding, bits)
         if learned is not None:
@@ -196,7 +205,7 @@ class Written:
     """How the molecules are written in one epoch."""
 
     molecules: Molecules
-    positions: np.ndarray  # (N,) int16, see `random_positions`
+    positions: np.ndarray | None  # (N,) int16, see `random_positions`; None: the order of writing
 
 
 def needs_graphs(config: TrainConfig) -> bool:
