@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from stkd_screen.encoder import choose_device
+from stkd_screen.student import PRESETS
 from stkd_screen.teach.distill import DistillConfig, distill
 from stkd_screen.teach.loop import is_finished
 from stkd_screen.teach.prepared import load_prepared
@@ -84,7 +85,7 @@ def main() -> None:
             start=arguments.start,
             grow=preset if arguments.start else None,
             max_minutes=minutes,
-            random_orders=arguments.random_orders,
+            random_orders=0.0 if PRESETS[preset].surroundings else arguments.random_orders,
             kekule=arguments.kekule,
             **LOSSES[arguments.losses],
         )

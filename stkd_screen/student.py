@@ -203,7 +203,7 @@ class Student(nn.Module):
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
-            elif parameter.ndim == 2 and name not in ("table", "pair_bias"):
+            elif parameter.ndim == 2 and name != "table":
                 nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
         # The residual stream grows with depth; each branch starts small.
         with torch.no_grad():

@@ -22,7 +22,7 @@ whose aromatic form does not say enough.
 
 import numpy as np
 
-from stkd_screen.jit import cached, releasing_gil
+from stkd_screen.jit import cached, inlined, releasing_gil
 from stkd_screen.smiles.brackets import MAX_CHARGE
 from stkd_screen.smiles.elements import AROMATIC_FLAG
 from stkd_screen.smiles.molecules import Molecules
@@ -116,6 +116,13 @@ def lay_out(
     return tokens, n_atoms, np.empty((0, 0, 0), np.uint8)
 
 
+@inlined
+def _fill_atom(token, element, charge, hydrogens):  # type: ignore[no-untyped-def]
+    token[0] = ELEMENT + element
+    token[1] = CHARGE + MAX_CHARGE + charge
+    token[2] = HYDROGENS + min(hydrogens, MAX_HYDROGENS)
+
+
 @cached(nogil=True)
 def _fill(  # type: ignore[no-untyped-def]
     atom_offsets, bond_offsets, element, charge, hydrogens, bond_atoms, bond_type, positions, rows,
@@ -130,9 +137,7 @@ def _fill(  # type: ignore[no-untyped-def]
         for i in range(n):
             a = first_atom + i
             token = tokens[b, 1 + i]
-            token[0] = ELEMENT + element[a]
-            token[1] = CHARGE + MAX_CHARGE + charge[a]
-            token[2] = HYDROGENS + min(hydrogens[a], MAX_HYDROGENS)
+            _fill_atom(token, element[a], charge[a], hydrogens[a])
             token[3] = POSITION + (positions[a] if len(positions) else i)
         for k in range(last_bond - first_bond):
             bond = first_bond + k
@@ -164,9 +169,7 @@ def _fill_surrounded(  # type: ignore[no-untyped-def]
         for i in range(last - first):
             a = first + i
             token = tokens[b, 1 + i]
-            token[0] = ELEMENT + (element[a] & (AROMATIC_FLAG - 1))
-            token[1] = CHARGE + MAX_CHARGE + charge[a]
-            token[2] = HYDROGENS + min(hydrogens[a], MAX_HYDROGENS)
+            _fill_atom(token, element[a] & (AROMATIC_FLAG - 1), charge[a], hydrogens[a])
             token[3] = ATOM_SHAPE + atoms[i].shape
             token[4] = ENVIRONMENT_1 + np.int64(atoms[i].hash_1 % np.uint64(ENVIRONMENTS[0]))
             token[5] = ENVIRONMENT_2 + np.int64(atoms[i].hash_2 % np.uint64(ENVIRONMENTS[1]))
