@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from stkd_screen.encoder import choose_device
+from stkd_screen.precision import choose_precision
 from stkd_screen.student import PRESETS
 from stkd_screen.teach.distill import DistillConfig, distill
 from stkd_screen.teach.loop import is_finished
@@ -54,8 +55,13 @@ def main() -> None:
     arguments = parser.parse_args()
 
     data = load_prepared(arguments.data)
-    device = str(choose_device(arguments.device))
-    common = {"epochs": EPOCHS, "batch_size": arguments.batch_size, "device": device}
+    device = choose_device(arguments.device)
+    common = {
+        "epochs": EPOCHS,
+        "batch_size": arguments.batch_size,
+        "device": str(device),
+        "precision": choose_precision("auto", device),
+    }
     print(f"{len(data.molecules):,} molecules, {device}")
 
     folder = arguments.output / "teacher"

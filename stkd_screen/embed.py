@@ -127,6 +127,7 @@ def _plan(
             "id_column": reader.id_column,
             "limit": limit,
             "device": encoder.device.type,
+            "precision": encoder.precision,
             "window": reader.batch_size,
             "rows_per_part": rows_per_part,
         },

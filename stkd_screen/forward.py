@@ -14,6 +14,7 @@ from torch import Tensor
 from stkd_screen.batching import equal_length_batches
 from stkd_screen.cpu import CpuStudent
 from stkd_screen.errors import StkdError, StkdWarning
+from stkd_screen.precision import DTYPES, autocast
 from stkd_screen.smiles import Molecules
 from stkd_screen.smiles.tokens import lay_out, token_counts
 from stkd_screen.student import Student
@@ -31,25 +32,34 @@ class ForwardPass:
 
     On a CPU each of torch's threads takes batches of its own, so no result depends on their number. A batch
     that does not fit into memory is halved, and those after it are made as small; where torch.compile fails
-    the student runs as it is. On CUDA the linear algebra is bfloat16.
+    the student runs as it is.
 
     Args:
         student: in evaluation mode.
         batch_tokens: most tokens in one pass; by default what suits the device.
         compile: use torch.compile.
+        precision: of the matrix products, float32 or bfloat16.
     """
 
-    def __init__(self, student: Student, batch_tokens: int | None = None, compile: bool = False) -> None:
+    def __init__(
+        self,
+        student: Student,
+        batch_tokens: int | None = None,
+        compile: bool = False,
+        precision: str = "float32",
+    ) -> None:
         self.device = student.table.device
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
         self._threads = torch.get_num_threads() if self.device.type == "cpu" and not compile else 1
         self._halving = Lock()
         self._student, self._compiled = student, compile
+        self._autocast = precision
         self._run: Callable[..., tuple[Tensor, Tensor]] = student
         if compile:
             self._run = torch.compile(student, dynamic=True)
         elif self.device.type == "cpu":
-            self._run = CpuStudent(student)
+            self._run = CpuStudent(student, DTYPES[precision])
+            self._autocast = "float32"  # it knows by itself what it rounds
 
     def batches(self, molecules: Molecules, rows: np.ndarray | None = None) -> Iterator[Result]:
         """Run over molecules, by default all that could be read.
@@ -142,7 +152,7 @@ class ForwardPass:
     @torch.inference_mode()
     def run(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Embeddings (B, E) and standardised predictions (B, targets), on the device."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with autocast(self.device, self._autocast):
             return self._run(*tensors)
 
     def to_host(self, results: tuple[Tensor, Tensor]) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ LAYERS = [
     ["output", "forward"],
     ["domain", "weights", "batching", "cpu"],
     ["student", "records", "expected_errors"],
-    ["smiles", "background", "files", "targets"],
+    ["smiles", "background", "files", "targets", "precision"],
     ["errors", "jit"],
 ]
 LEVEL = {name: i for i, names in enumerate(LAYERS) for name in names}
@@ -29,7 +29,7 @@ ALLOWED = {
     "llvmlite": {"cpu"},
     "faiss": {"search"},
     "rdkit": {"search", "teach"},
-    "torch": {"student", "cpu", "encoder", "forward", "weights", "teach", "speed"},
+    "torch": {"student", "cpu", "encoder", "forward", "weights", "precision", "teach", "speed"},
     "matplotlib": {"teach"},
     "safetensors": {"weights", "expected_errors", "teach"},
 }

@@ -23,7 +23,7 @@ SMILES = [f"{'C' * (k % 30 + 1)}{'ON'[k % 2]}" for k in range(600)]
 
 @pytest.fixture
 def encoder(toy):
-    return load(toy.weights, device="cpu")
+    return load(toy.weights, device="cpu", precision="float32")
 
 
 CUDA_IS_FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
@@ -81,7 +81,7 @@ def test_out_of_memory_at_one_molecule_is_an_error(encoder, monkeypatch):
 
 def test_no_compiler_is_told_once_and_the_student_runs_as_it_is(toy, encoder, monkeypatch):
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    compiled = Encoder(load_weights(toy.weights), "cpu", compile=True)
+    compiled = Encoder(load_weights(toy.weights), "cpu", compile=True, precision="float32")
     with pytest.warns(StkdWarning) as told:
         assert_frame_equal(compiled.embed(SMILES[:9]), encoder.embed(SMILES[:9]), abs_tol=1e-4)
     assert len(told) == 1 and documented("no compiler for torch.compile", f"warning: {told[0].message}", 0)

@@ -1,6 +1,7 @@
 """The forward pass on a CPU: against PyTorch's own operators, and what they would do with bad numbers."""
 
 import ctypes
+import itertools
 import math
 import mmap
 import sys
@@ -15,7 +16,7 @@ from numba.core.errors import TypingError
 from students import student_of
 
 from stkd_screen.cpu import CpuStudent, attention, kernels
-from stkd_screen.cpu.vectors import load, sum_of_lanes
+from stkd_screen.cpu.vectors import LANES, load, narrowed, store, sum_of_lanes, widened
 from stkd_screen.forward import in_threads
 from stkd_screen.smiles import pack_smiles, pretransform
 from stkd_screen.smiles.tokens import lay_out
@@ -60,6 +61,25 @@ def test_it_gives_what_the_student_gives(config, molecules):
         torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=5e-5)
 
 
+@pytest.mark.parametrize("molecules", MOLECULES.values(), ids=MOLECULES)
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_in_bfloat16_it_gives_the_same_but_for_rounding(config, molecules):
+    student = student_of(config)
+    batch = batch_of(student, molecules)
+    with torch.inference_mode():
+        expected = student(*batch)
+    for ours, exact in zip(CpuStudent(student, torch.bfloat16)(*batch), expected, strict=True):
+        assert 0 < (ours - exact).abs().mean() < 0.01 * exact.abs().mean()
+
+
+def test_in_bfloat16_batch_mates_do_not_matter():
+    student = load_weights("small").student.eval()
+    ours = CpuStudent(student, torch.bfloat16)
+    batch = batch_of(student, ["CC(=O)Oc1ccccc1C(=O)O", "CC(=O)Oc1ccccc1C(=O)N", "CCCCCCCCCCCCO"] * 20)
+    for one, other in zip(ours(*(part[:1] for part in batch)), ours(*batch), strict=True):
+        torch.testing.assert_close(one[0], other[0], rtol=1e-4, atol=1e-4)
+
+
 def test_the_shipped_weights_give_the_same_to_a_hundredth_of_a_millielectronvolt():
     weights = load_weights("small")
     student = weights.student.eval()
@@ -82,36 +102,38 @@ class GuardedSpace:
     def __init__(self) -> None:
         self.tensors: dict[str, torch.Tensor] = {}
 
-    def __call__(self, name: str, *shape: int) -> torch.Tensor:
+    def __call__(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         size = math.prod(shape)
         if name not in self.tensors or len(self.tensors[name]) != size:
-            self.tensors[name] = self.guarded(size)
+            self.tensors[name] = self.guarded(size, dtype)
         return self.tensors[name].view(shape)
 
-    def guarded(self, size: int) -> torch.Tensor:
-        pages = -(-4 * size // PAGE)
+    def guarded(self, size: int, dtype: torch.dtype) -> torch.Tensor:
+        width = dtype.itemsize
+        pages = -(-width * size // PAGE)
         memory = mmap.mmap(-1, (pages + 1) * PAGE)
         end = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + pages * PAGE
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.mprotect(ctypes.c_void_p(end), ctypes.c_size_t(PAGE), 0):
             pytest.skip("memory cannot be protected here")
-        array = np.frombuffer(memory, np.float32, size, pages * PAGE - 4 * size)
-        array[:] = np.nan
-        return torch.from_numpy(array)
+        tensor = torch.frombuffer(memory, dtype=dtype, count=size, offset=pages * PAGE - width * size)
+        return tensor.fill_(math.nan)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="mprotect")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_no_tile_reaches_beyond_its_memory(config):
+def test_no_tile_reaches_beyond_its_memory(config, dtype):
     student = student_of(config)
-    ours = CpuStudent(student)
+    ours = CpuStudent(student, dtype)
+    tolerance = {"rtol": 2e-5, "atol": 5e-5} if dtype == torch.float32 else {"rtol": 0.1, "atol": 0.1}
     for atoms in (1, 2, 5, 6, 7, 14, 15, 16, 30, 31, 32, 33):
         batch = batch_of(student, ["C" * atoms] * (1 + atoms % 3))
         ours._spaces = [GuardedSpace()]
         with torch.inference_mode():
             expected = student(*batch)
         for one, other in zip(ours(*batch), expected, strict=True):
-            torch.testing.assert_close(one, other, rtol=2e-5, atol=5e-5)
+            torch.testing.assert_close(one, other, **tolerance)
 
 
 def test_a_batch_whose_atoms_or_pairs_are_of_other_molecules_is_refused():
@@ -120,6 +142,27 @@ def test_a_batch_whose_atoms_or_pairs_are_of_other_molecules_is_refused():
     for batch in ((tokens, n_atoms[:3], pairs), (tokens, n_atoms, pairs[:3])):
         with pytest.raises(RuntimeError, match="invalid for input of size"):
             CpuStudent(student)(*batch)
+
+
+def test_bfloat16_is_rounded_as_pytorch_rounds_it():
+    @njit
+    def copy(source, copies):
+        for i in range(len(source)):
+            store(copies, i, 0, load(source, i, 0))
+            for j in range(LANES, source.shape[1]):
+                copies[i, j] = narrowed(copies, widened(source[i, j]))
+
+    generator = torch.Generator().manual_seed(0)
+    bits = torch.randint(-(2**31), 2**31 - 1, (20_000, 2 * LANES), generator=generator, dtype=torch.int32)
+    bits[0, :4] = torch.tensor([0x3F808000, 0x3F818000, 0x7F800000, 0x7FC00000])  # two ties, infinity, NaN
+    numbers = bits.view(torch.float32)
+    numbers = torch.where(numbers.isnan(), math.nan, numbers)
+    narrow = torch.empty(numbers.shape, dtype=torch.bfloat16)
+    copy(numbers.numpy(), narrow.view(torch.int16).numpy())
+    assert torch.equal(narrow.nan_to_num(1.5), numbers.bfloat16().nan_to_num(1.5))
+    wide = torch.empty(numbers.shape)
+    copy(narrow.view(torch.int16).numpy(), wide.numpy())
+    assert torch.equal(wide.nan_to_num(1.5), narrow.float().nan_to_num(1.5))
 
 
 def test_vectors_are_of_matrices_by_rows_alone():
@@ -166,11 +209,11 @@ def test_a_value_that_is_not_finite_reaches_the_results():
     """`embed` makes an error row of such a molecule; a finite number would hide it."""
     student = student_of(CONFIGS["small"])
     batch = batch_of(student, ["CCO"])
-    for bad in (math.nan, math.inf):
+    for bad, dtype in itertools.product((math.nan, math.inf), (torch.float32, torch.bfloat16)):
         broken = student_of(CONFIGS["small"])
         with torch.no_grad():
             broken.table[int(batch[0][0, 2, 0])] = bad
-        assert not any(part.isfinite().any() for part in CpuStudent(broken)(*batch))
+        assert not any(part.isfinite().any() for part in CpuStudent(broken, dtype)(*batch))
 
 
 def test_a_value_that_is_not_finite_stays_in_its_molecule():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stkd_screen.cli.options import Device
+from stkd_screen.cli.options import Device, Precision
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,6 +24,7 @@ def speed(
     ] = None,
     model: Annotated[str, typer.Option(help="Shipped model name or weights folder.")] = "small",
     device: Device = "auto",
+    precision: Precision = "auto",
     molecules: Annotated[
         int | None,
         typer.Option(min=1, help="How many, from the first on. [default: what a minute is enough for]"),
@@ -63,6 +64,7 @@ def speed(
             device,
             molecules=molecules,
             batch_tokens=batch_tokens,
+            precision=precision,
             repeats=repeats,
             report=status.update,
         )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stkd_screen.cli.options import Device, SmilesColumn, SplitBy, SplitColumn, SplitSeed
+from stkd_screen.cli.options import Device, Precision, SmilesColumn, SplitBy, SplitColumn, SplitSeed
 from stkd_screen.cli.training import (
     BatchSize,
     Dropout,
@@ -101,6 +101,7 @@ def distill(
     fingerprint: Fingerprint = None,
     seed: Seed = 0,
     device: Device = "auto",
+    precision: Precision = "auto",
     restart: Restart = False,
 ) -> None:
     """Distil a SMILES student from a graph Transformer teacher (ST-KD).
@@ -112,6 +113,7 @@ def distill(
     from stkd_screen.cli.display import Terminal, TrainingDisplay
     from stkd_screen.cli.training import announce, given, preset_of, read_training_set, report_end
     from stkd_screen.encoder import choose_device
+    from stkd_screen.precision import choose_precision
     from stkd_screen.teach.distill import DistillConfig, parse_layer_pairs
     from stkd_screen.teach.distill import distill as run_distillation
     from stkd_screen.teach.labelled import joined
@@ -120,6 +122,7 @@ def distill(
     from stkd_screen.weights import DEFAULT_MODEL
 
     console = Terminal(stderr=True)
+    chosen = choose_device(device)
     if not data and not unlabelled:
         from stkd_screen.teach.example import EXAMPLE_LIBRARY
 
@@ -152,7 +155,8 @@ def distill(
             kekule=kekule,
             fingerprint=fingerprint,
             seed=seed,
-            device=str(choose_device(device)),
+            device=str(chosen),
+            precision=choose_precision(precision, chosen),
         ),
     )
     loaded = load_teacher(teacher)

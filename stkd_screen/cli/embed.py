@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stkd_screen.cli.options import Device, SmilesColumn
+from stkd_screen.cli.options import Device, Precision, SmilesColumn
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,6 +33,7 @@ def embed(
         ),
     ] = None,
     device: Device = "auto",
+    precision: Precision = "auto",
     smiles_column: SmilesColumn = None,
     id_column: Annotated[
         str | None,
@@ -91,7 +92,7 @@ def embed(
 
     console = Terminal(stderr=True)
     with console.status("Loading; the first run after an installation compiles the SMILES parser (40 s)"):
-        encoder = load(model, device, batch_tokens=batch_tokens)
+        encoder = load(model, device, batch_tokens=batch_tokens, precision=precision)
         encoder.embed(["C"])
     startup = time.perf_counter() - started
     options = OutputOptions(

@@ -10,6 +10,12 @@ _DATA = typer.Argument(
 Data = Annotated[list[str], _DATA]
 OptionalData = Annotated[list[str] | None, _DATA]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="Of the matrix products: float32, bfloat16, or auto: bfloat16 where the device is faster in it."
+    ),
+]
 SmilesColumn = Annotated[
     str | None, typer.Option(help="SMILES column, by name or number from 1. [default: found by name]")
 ]

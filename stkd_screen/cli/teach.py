@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stkd_screen.cli.options import Data, Device, SmilesColumn, SplitBy, SplitColumn, SplitSeed
+from stkd_screen.cli.options import Data, Device, Precision, SmilesColumn, SplitBy, SplitColumn, SplitSeed
 from stkd_screen.cli.training import (
     BatchSize,
     Dropout,
@@ -46,6 +46,7 @@ def teach(
     lkm_gamma: LkmGamma = None,
     seed: Seed = 0,
     device: Device = "auto",
+    precision: Precision = "auto",
     restart: Restart = False,
 ) -> None:
     """Train a Graphormer on molecular graphs and targets, to distil students from.
@@ -57,10 +58,12 @@ def teach(
     from stkd_screen.cli.display import Terminal, TrainingDisplay
     from stkd_screen.cli.training import given, preset_of, read_training_set, report_end
     from stkd_screen.encoder import choose_device
+    from stkd_screen.precision import choose_precision
     from stkd_screen.teach.teach import TeachConfig
     from stkd_screen.teach.teach import teach as run_teaching
 
     console = Terminal(stderr=True)
+    chosen = choose_device(device)
     config = TeachConfig.of(
         preset_of(preset, start, "slim"),
         **given(
@@ -74,7 +77,8 @@ def teach(
             dropout=dropout,
             lkm_gamma=lkm_gamma,
             seed=seed,
-            device=str(choose_device(device)),
+            device=str(chosen),
+            precision=choose_precision(precision, chosen),
         ),
     )
     labelled = read_training_set(

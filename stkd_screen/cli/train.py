@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stkd_screen.cli.options import Data, Device, SmilesColumn, SplitBy, SplitColumn, SplitSeed
+from stkd_screen.cli.options import Data, Device, Precision, SmilesColumn, SplitBy, SplitColumn, SplitSeed
 from stkd_screen.cli.training import (
     BatchSize,
     Dropout,
@@ -52,6 +52,7 @@ def train(
     fingerprint: Fingerprint = None,
     seed: Seed = 0,
     device: Device = "auto",
+    precision: Precision = "auto",
     restart: Restart = False,
 ) -> None:
     """Fit a student to SMILES and targets, from scratch or from other weights.
@@ -64,10 +65,12 @@ def train(
     from stkd_screen.cli.display import Terminal, TrainingDisplay
     from stkd_screen.cli.training import given, preset_of, read_training_set, report_end
     from stkd_screen.encoder import choose_device
+    from stkd_screen.precision import choose_precision
     from stkd_screen.teach.train import TrainConfig, needs_graphs
     from stkd_screen.teach.train import train as run_training
 
     console = Terminal(stderr=True)
+    chosen = choose_device(device)
     config = TrainConfig.of(
         preset_of(preset, start, "small", grow),
         **given(
@@ -85,7 +88,8 @@ def train(
             kekule=kekule,
             fingerprint=fingerprint,
             seed=seed,
-            device=str(choose_device(device)),
+            device=str(chosen),
+            precision=choose_precision(precision, chosen),
         ),
     )
     labelled = read_training_set(

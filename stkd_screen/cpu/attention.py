@@ -17,6 +17,7 @@ from stkd_screen.cpu.vectors import (
     power_of_two,
     store,
     sum_of_lanes,
+    widened,
 )
 from stkd_screen.jit import index
 
@@ -45,6 +46,8 @@ def attend(n_atoms, pairs, pair_bias, key_width, projected, keys, scores, mixed)
         keys: (heads * width, N + COLUMNS or more) keys, a column for each token.
         scores: (ROWS, whole tiles of T) work space.
         mixed: (N, heads * whole tiles of K) becomes the result.
+
+    All but `pair_bias` and `scores` may be of bfloat16.
     """
     T, heads = len(mixed) // len(n_atoms), len(pair_bias)
     width, value_width = keys.shape[0] // heads, mixed.shape[1] // heads
@@ -69,9 +72,9 @@ def attend(n_atoms, pairs, pair_bias, key_width, projected, keys, scores, mixed)
 @helper
 def _mask_biases(n_atoms, queries, keys):  # type: ignore[no-untyped-def]
     """Args: (T, K) and (K, T)."""
-    queries[0] = 0.0
-    queries[n_atoms + 1 :] = 0.0
-    keys[:, n_atoms + 1 :] = 0.0
+    queries[0] = 0
+    queries[n_atoms + 1 :] = 0
+    keys[:, n_atoms + 1 :] = 0
 
 
 @helper
@@ -92,17 +95,17 @@ def _tile(a, a_row, a_column, b, b_row, b_column, depth, c, c_row, c_column, row
     x0 = x1 = x2 = x3 = x4 = x5 = y0 = y1 = y2 = y3 = y4 = y5 = in_all_lanes(np.float32(0.0))
     for k in range(depth):
         x, y = load(b, b_row + k, b_column), load(b, b_row + k, b_column + LANES)
-        f = in_all_lanes(a[a_row, a_column + k])
+        f = in_all_lanes(widened(a[a_row, a_column + k]))
         x0, y0 = x0 + f * x, y0 + f * y
-        f = in_all_lanes(a[a_row + r1, a_column + k])
+        f = in_all_lanes(widened(a[a_row + r1, a_column + k]))
         x1, y1 = x1 + f * x, y1 + f * y
-        f = in_all_lanes(a[a_row + r2, a_column + k])
+        f = in_all_lanes(widened(a[a_row + r2, a_column + k]))
         x2, y2 = x2 + f * x, y2 + f * y
-        f = in_all_lanes(a[a_row + r3, a_column + k])
+        f = in_all_lanes(widened(a[a_row + r3, a_column + k]))
         x3, y3 = x3 + f * x, y3 + f * y
-        f = in_all_lanes(a[a_row + r4, a_column + k])
+        f = in_all_lanes(widened(a[a_row + r4, a_column + k]))
         x4, y4 = x4 + f * x, y4 + f * y
-        f = in_all_lanes(a[a_row + r5, a_column + k])
+        f = in_all_lanes(widened(a[a_row + r5, a_column + k]))
         x5, y5 = x5 + f * x, y5 + f * y
     _store_row(x0, y0, c, c_row, c_column)
     _store_row(x1, y1, c, c_row + r1, c_column)

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from functools import wraps
 
 import numpy as np
+import torch
 from numba import njit
 from torch import Tensor
 
+from stkd_screen.cpu.vectors import narrowed, widened
 from stkd_screen.jit import cached, index
 
 EPSILON = 1e-5  # of nn.LayerNorm
@@ -17,14 +19,21 @@ REORDERED = {"reassoc", "contract", "arcp", "nsz"}
 
 
 def kernel(function: Callable) -> Callable[..., None]:
-    """A compiled function of tensors; it changes the last of them, or those that it says."""
+    """A compiled function of tensors; it changes the last of them, or those that it says.
+
+    Tensors of float32 may also be of bfloat16: what is computed is float32.
+    """
     run = cached(nogil=True, fastmath=REORDERED, error_model="numpy")(function)
 
     @wraps(function)
     def call(*arguments: Tensor | int) -> None:
-        run(*(each.numpy() if isinstance(each, Tensor) else each for each in arguments))
+        run(*(_array(each) if isinstance(each, Tensor) else each for each in arguments))
 
     return call
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def helper(function: Callable) -> Callable:
@@ -57,7 +66,7 @@ def _norm_row(x, gain, shift, out):  # type: ignore[no-untyped-def]
         squares += (x[d] - mean) * (x[d] - mean)
     scale = np.float32(1.0) / np.sqrt(squares / np.float32(len(x)) + np.float32(EPSILON))
     for d in range(len(x)):
-        out[d] = (x[d] - mean) * scale * gain[d] + shift[d]
+        out[d] = narrowed(out, (x[d] - mean) * scale * gain[d] + shift[d])
 
 
 @kernel
@@ -72,7 +81,7 @@ def add_and_norm(branch, bias, gain, shift, x, out):  # type: ignore[no-untyped-
     """Add a branch and its bias to x; `out` is the layer norm of that."""
     for i in range(len(x)):
         for d in range(x.shape[1]):
-            x[i, d] += branch[i, d] + bias[d]
+            x[i, d] += widened(branch[i, d]) + bias[d]
         _norm_row(x[i], gain, shift, out[i])
 
 
@@ -81,8 +90,9 @@ def gelu(bias, x):  # type: ignore[no-untyped-def]
     """GELU of x + bias, in place."""
     for i in range(len(x)):
         for d in range(x.shape[1]):
-            y = x[i, d] + bias[d]
-            x[i, d] = np.float32(0.5) * y * (np.float32(1.0) + _erf(y * np.float32(math.sqrt(0.5))))
+            y = widened(x[i, d]) + bias[d]
+            y = np.float32(0.5) * y * (np.float32(1.0) + _erf(y * np.float32(math.sqrt(0.5))))
+            x[i, d] = narrowed(x, y)
 
 
 @helper

@@ -4,7 +4,8 @@ It gives what `Student.forward` gives in evaluation mode, up to rounding. With l
 operators spend half of the time outside of the products: on attention over some 25 tokens, on copies from
 layout to layout, and on memory taken anew for each batch. Here each thread keeps its work space.
 
-Shapes: B molecules, T tokens each, N = B * T, D width, H heads, K = D / H key width, E embedding width.
+Shapes: B molecules, T tokens each, N = B * T, M >= N rows of a product, D width, H heads, K = D / H key
+width, E embedding width.
 """
 
 import math
@@ -20,6 +21,9 @@ from stkd_screen.smiles.tokens import NOTHING
 from stkd_screen.student import FingerprintHead, Layer, Student
 
 CACHE_LINE = 16  # floats
+# oneDNN, which multiplies bfloat16, compiles a kernel for each shape and keeps a thousand of them: 400 MB.
+# With rows in such multiples there are few shapes.
+ROWS_OF_A_PRODUCT = {torch.float32: 1, torch.bfloat16: 64}
 LOG2_E = math.log2(math.e)
 
 
@@ -27,20 +31,24 @@ class CpuStudent:
     """A student in evaluation mode, called as it is, from several threads at once if need be.
 
     The student must not change afterwards: of some of its parameters this holds copies.
+
+    Args:
+        dtype: of the matrix products over all tokens, and of what they read and give: float32 or bfloat16.
+            Everything else is float32.
     """
 
-    def __init__(self, student: Student) -> None:
-        self.student = student
+    def __init__(self, student: Student, dtype: torch.dtype = torch.float32) -> None:
+        self.student, self.dtype = student, dtype
         pair_bias = (
             torch.zeros(student.config.heads, 0)
             if student.pair_bias is None
             else student.pair_bias.detach().T
         )
         layers = [cast(Layer, layer) for layer in student.layers]
-        self._layers = [_AllTokens(layer, pair_bias) for layer in layers[:-1]]
+        self._layers = [_AllTokens(layer, pair_bias, dtype) for layer in layers[:-1]]
         self._last = _LastLayer(layers[-1], pair_bias)
         self._norms = [layer.attention_norm for layer in layers]  # each layer prepares the next one's input
-        self._head = student.fingerprint and _Head(student.fingerprint)
+        self._head = student.fingerprint and _Head(student.fingerprint, dtype)
         self._spaces: list[_Space] = []  # those that no thread is using
 
     @torch.inference_mode()
@@ -62,13 +70,14 @@ class CpuStudent:
         n_atoms = n_atoms.view(B)
         pairs = pairs.view(B, T, T) if self.student.config.surroundings else pairs[:0]
         N, D = B * T, self.student.config.width
-        x, normed = space("x", N, D), space("normed", N, D)
+        M = _whole(N, ROWS_OF_A_PRODUCT[self.dtype])  # rows that products are computed of; the rest is noise
+        x, normed = space("x", N, D), space("normed", M, D, dtype=self.dtype)
         sum_of_entries(tokens.view(N, entries), NOTHING, self.student.table.detach(), x)
-        norm(x, *_gain_and_shift(self._norms[0]), normed)
+        norm(x, *_gain_and_shift(self._norms[0]), normed[:N])
         for layer, next_norm in zip(self._layers, self._norms[1:], strict=True):
             layer(x, normed, n_atoms, pairs, next_norm, space)
-        summary = self.student.norm(self._last(x, normed, pairs, T))
-        embedding = summary if self._head is None else self._head(x, T, space)
+        summary = self.student.norm(self._last(x, normed[:N].float(), pairs, T))
+        embedding = summary if self._head is None else self._head(x, T, M, space)
         return embedding, self.student.readout(summary)
 
 
@@ -78,22 +87,22 @@ class _Space:
     def __init__(self) -> None:
         self._tensors: dict[str, Tensor] = {}
 
-    def __call__(self, name: str, *shape: int) -> Tensor:
-        """A float32 tensor, holding anything."""
+    def __call__(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """A tensor holding anything; a name has the same dtype at all times."""
         size = math.prod(shape)
         tensor = self._tensors.get(name)
         if tensor is None or len(tensor) < size:
-            tensor = self._tensors[name] = torch.empty(size)
+            tensor = self._tensors[name] = torch.empty(size, dtype=dtype)
         return tensor[:size].view(shape)
 
 
 class _AllTokens:
     """Any layer but the last."""
 
-    def __init__(self, layer: Layer, pair_bias: Tensor) -> None:
+    def __init__(self, layer: Layer, pair_bias: Tensor, dtype: torch.dtype) -> None:
         """Args: pair_bias is (H, PAIRS)."""
         attention = layer.attention
-        self.key_width = attention.key_width
+        self.dtype, self.key_width = dtype, attention.key_width
         self.pair_bias = (pair_bias * LOG2_E).contiguous()
         D = attention.project.in_features
         # (H, K, D) each; the scores are to come out scaled, as exponents of 2.
@@ -105,15 +114,15 @@ class _AllTokens:
             key = torch.cat([key, bias[1]], 1)
         value = _in_whole_tiles(value)
         # Queries and values with a row for each token, keys with a column: what `attend` takes.
-        self.project = torch.cat([query.flatten(0, 1), value.flatten(0, 1)]).T.contiguous()
-        self.key = key.flatten(0, 1).contiguous()
+        self.project = torch.cat([query.flatten(0, 1), value.flatten(0, 1)]).T.contiguous().to(dtype)
+        self.key = key.flatten(0, 1).contiguous().to(dtype)
         out = attention.out.weight.detach().T.view(attention.heads, self.key_width, D)
-        self.out = _in_whole_tiles(out).flatten(0, 1).contiguous()
+        self.out = _in_whole_tiles(out).flatten(0, 1).contiguous().to(dtype)
         self.no_bias = torch.zeros(D)
         self.feed_forward_norm = layer.feed_forward_norm
         up, down = cast(nn.Linear, layer.feed_forward[0]), cast(nn.Linear, layer.feed_forward[2])
-        self.up, self.up_bias = _transposed(up), up.bias.detach()
-        self.down, self.down_bias = _transposed(down), down.bias.detach()
+        self.up, self.up_bias = _transposed(up, dtype), up.bias.detach()
+        self.down, self.down_bias = _transposed(down, dtype), down.bias.detach()
 
     def __call__(
         self,
@@ -124,28 +133,32 @@ class _AllTokens:
         next_norm: nn.LayerNorm,
         space: _Space,
     ) -> None:
-        """Change x (N, D) as the layer does, and `normed` from its own norm of x to the next layer's."""
-        N, D = x.shape
-        mixed = self.attend(normed, n_atoms, pairs, space)
-        branch = torch.mm(mixed, self.out, out=space("branch", N, D))
-        add_and_norm(branch, self.no_bias, *_gain_and_shift(self.feed_forward_norm), x, normed)
-        hidden = torch.mm(normed, self.up, out=space("wide", N, self.up.shape[1]))
-        gelu(self.up_bias, hidden)
-        torch.mm(hidden, self.down, out=branch)
-        add_and_norm(branch, self.down_bias, *_gain_and_shift(next_norm), x, normed)
+        """Change x (N, D) as the layer does, and `normed` from its own norm of x to the next layer's.
 
-    def attend(self, normed: Tensor, n_atoms: Tensor, pairs: Tensor, space: _Space) -> Tensor:
-        """Attention as in student.Attention, up to what its `out` takes: (N, heads in whole tiles)."""
-        N, T = len(normed), len(normed) // len(n_atoms)
-        projected = torch.mm(normed, self.project, out=space("wide", N, self.project.shape[1]))
+        `normed` has M >= N rows.
+        """
+        (N, D), M = x.shape, len(normed)
+        mixed = self.attend(N, normed, n_atoms, pairs, space)
+        branch = torch.mm(mixed, self.out, out=space("branch", M, D, dtype=self.dtype))
+        add_and_norm(branch[:N], self.no_bias, *_gain_and_shift(self.feed_forward_norm), x, normed[:N])
+        hidden = torch.mm(normed, self.up, out=space("wide", M, self.up.shape[1], dtype=self.dtype))
+        gelu(self.up_bias, hidden[:N])
+        torch.mm(hidden, self.down, out=branch)
+        add_and_norm(branch[:N], self.down_bias, *_gain_and_shift(next_norm), x, normed[:N])
+
+    def attend(self, N: int, normed: Tensor, n_atoms: Tensor, pairs: Tensor, space: _Space) -> Tensor:
+        """Attention as in student.Attention, up to what its `out` takes: (M, heads in whole tiles)."""
+        M, T = len(normed), N // len(n_atoms)
+        wide = space("wide", M, self.project.shape[1], dtype=self.dtype)
+        projected = torch.mm(normed, self.project, out=wide)
         # Some tiles reach beyond the last token. With an odd number of cache lines to a row, the rows do not
         # compete for the same places of the cache.
-        columns = (math.ceil(N / CACHE_LINE) + 1 | 1) * CACHE_LINE
-        keys = space("keys", len(self.key), columns)
-        torch.mm(self.key, normed.T, out=keys[:, :N])
+        columns = (math.ceil(M / CACHE_LINE) + 1 | 1) * CACHE_LINE
+        keys = space("keys", len(self.key), columns, dtype=self.dtype)
+        torch.mm(self.key, normed.T, out=keys[:, :M])
         scores = space("scores", ROWS, whole_tiles(T))
-        mixed = space("mixed", N, len(self.out))
-        attend(n_atoms, pairs, self.pair_bias, self.key_width, projected, keys, scores, mixed)
+        mixed = space("mixed", M, len(self.out), dtype=self.dtype)
+        attend(n_atoms, pairs, self.pair_bias, self.key_width, projected[:N], keys, scores, mixed[:N])
         return mixed
 
 
@@ -182,18 +195,25 @@ class _LastLayer:
 class _Head:
     """FingerprintHead."""
 
-    def __init__(self, head: FingerprintHead) -> None:
-        self.norm = head.norm
-        self.token, self.token_bias = _transposed(head.token), head.token.bias.detach()
+    def __init__(self, head: FingerprintHead, dtype: torch.dtype) -> None:
+        self.dtype, self.norm = dtype, head.norm
+        self.token, self.token_bias = _transposed(head.token, dtype), head.token.bias.detach()
         self.molecule = head.molecule
 
-    def __call__(self, x: Tensor, T: int, space: _Space) -> Tensor:
-        """(B, E)."""
-        normed = space("normed", *x.shape)
-        norm(x, *_gain_and_shift(self.norm), normed)
-        hidden = torch.mm(normed, self.token, out=space("wide", len(x), self.token.shape[1]))
+    def __call__(self, x: Tensor, T: int, M: int, space: _Space) -> Tensor:
+        """(B, E), by products of M rows."""
+        N, D = x.shape
+        normed = space("normed", M, D, dtype=self.dtype)
+        norm(x, *_gain_and_shift(self.norm), normed[:N])
+        wide = space("wide", M, self.token.shape[1], dtype=self.dtype)
+        hidden = torch.mm(normed, self.token, out=wide)[:N]
         gelu(self.token_bias, hidden)
-        return self.molecule(hidden.view(len(x) // T, T, -1).sum(1) / 16)
+        return self.molecule(hidden.view(N // T, T, -1).sum(1, dtype=torch.float32) / 16)
+
+
+def _whole(number: int, of: int) -> int:
+    """The least multiple of `of` that is no less."""
+    return -(-number // of) * of
 
 
 def _in_whole_tiles(heads: Tensor) -> Tensor:
@@ -202,8 +222,8 @@ def _in_whole_tiles(heads: Tensor) -> Tensor:
     return F.pad(heads, (0, 0, 0, whole_tiles(K) - K))
 
 
-def _transposed(linear: nn.Linear) -> Tensor:
-    return linear.weight.detach().T.contiguous()
+def _transposed(linear: nn.Linear, dtype: torch.dtype) -> Tensor:
+    return linear.weight.detach().T.contiguous().to(dtype)
 
 
 def _gain_and_shift(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Vectors of eight float32, for compiled functions.
+"""Vectors of eight float32, for compiled functions; in memory they may be bfloat16.
 
 Where a loop is short, or a whole tile of a matrix is to stay in registers, what a compiler makes of plain
 loops is two to four times slower. These are LLVM's own vectors: a register of AVX, two of NEON, half a one of
@@ -16,10 +16,12 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 LANES = 8
+BFLOAT16 = types.int16  # numba has no bfloat16: to it, arrays of them hold these
 NO_FRACTIONS = 1.5 * 2**23  # a float32 of this size has no place for them: adding it rounds
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
+_SHORTS = ir.VectorType(ir.IntType(16), LANES)
 _FUSED = ("contract",)  # a product and a sum may become one instruction
 
 
@@ -45,11 +47,35 @@ def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     _, step = cgutils.unpack_tuple(builder, matrix.shape)
     row, column = (context.cast(builder, arguments[k], signature.args[k], types.intp) for k in (1, 2))
     place = builder.gep(matrix.data, [builder.add(builder.mul(row, step), column)])
-    return builder.bitcast(place, _FLOATS.as_pointer())
+    vectors = _SHORTS if signature.args[0].dtype == BFLOAT16 else _FLOATS
+    return builder.bitcast(place, vectors.as_pointer())
 
 
 def _is_by_rows(matrix: Any) -> bool:
-    return matrix == types.Array(types.float32, 2, "C", readonly=not getattr(matrix, "mutable", True))
+    readonly = not getattr(matrix, "mutable", True)
+    return any(matrix == types.Array(kind, 2, "C", readonly=readonly) for kind in (types.float32, BFLOAT16))
+
+
+def _widen(builder: Any, x: Any) -> Any:
+    """float32 of bfloat16, which is its upper half; of numbers or vectors."""
+    kind = _INTS if isinstance(x.type, ir.VectorType) else _INT
+    bits = builder.shl(builder.zext(x, kind), ir.Constant(kind, _in_lanes(kind, 16)))
+    return builder.bitcast(bits, _FLOATS if kind == _INTS else _FLOAT)
+
+
+def _narrow(builder: Any, x: Any) -> Any:
+    """bfloat16 of float32, the nearest and of two such the even one; of numbers or vectors."""
+    kind, shorts = (_INTS, _SHORTS) if isinstance(x.type, ir.VectorType) else (_INT, ir.IntType(16))
+    half, last = (ir.Constant(kind, _in_lanes(kind, number)) for number in (0x7FFF, 1))
+    upper = ir.Constant(kind, _in_lanes(kind, 16))
+    bits = builder.bitcast(x, kind)
+    odd = builder.and_(builder.lshr(bits, upper), last)
+    rounded = builder.lshr(builder.add(bits, builder.add(half, odd)), upper)
+    return builder.trunc(rounded, shorts)
+
+
+def _in_lanes(kind: Any, number: int) -> Any:
+    return [number] * LANES if kind == _INTS else number
 
 
 @intrinsic
@@ -59,7 +85,9 @@ def load(typing, matrix, row, column):  # type: ignore[no-untyped-def]
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(_place(context, builder, signature, arguments), align=4)
+        is_narrow = signature.args[0].dtype == BFLOAT16
+        loaded = builder.load(_place(context, builder, signature, arguments), align=2 if is_narrow else 4)
+        return _widen(builder, loaded) if is_narrow else loaded
 
     return vector(matrix, row, column), generate
 
@@ -71,10 +99,34 @@ def store(typing, matrix, row, column, x):  # type: ignore[no-untyped-def]
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.store(arguments[3], _place(context, builder, signature, arguments), align=4)
+        place = _place(context, builder, signature, arguments)
+        if signature.args[0].dtype == BFLOAT16:
+            builder.store(_narrow(builder, arguments[3]), place, align=2)
+        else:
+            builder.store(arguments[3], place, align=4)
         return context.get_dummy_value()
 
     return types.void(matrix, row, column, vector), generate
+
+
+@intrinsic
+def widened(typing, x):  # type: ignore[no-untyped-def]
+    """The float32 of a number of an array, whichever of the two formats that has."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _widen(builder, arguments[0]) if signature.args[0] == BFLOAT16 else arguments[0]
+
+    return types.float32(x), generate
+
+
+@intrinsic
+def narrowed(typing, array, x):  # type: ignore[no-untyped-def]
+    """A float32 in the format of an array."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _narrow(builder, arguments[1]) if signature.return_type == BFLOAT16 else arguments[1]
+
+    return array.dtype(array, types.float32), generate
 
 
 @intrinsic

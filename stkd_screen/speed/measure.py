@@ -23,6 +23,7 @@ from stkd_screen.errors import InputError, OutputError
 from stkd_screen.output import OutputOptions, result_table, schema
 from stkd_screen.parts.manifest import describe_inputs
 from stkd_screen.parts.parquet import ParquetPart
+from stkd_screen.precision import DTYPES
 from stkd_screen.records import RecordReader, Records
 from stkd_screen.smiles import pretransform
 from stkd_screen.speed.machine import machine, peak_gpu_memory_mb, peak_memory_mb, versions
@@ -31,8 +32,7 @@ from stkd_screen.student import Student
 from stkd_screen.weights import DEFAULT_MODEL
 
 STAGES = ("read", "pre-transform", "batch", "transfer", "forward", "return", "write")
-# What the linear algebra computes in, and the side of a square product that keeps the device busy.
-DTYPE = {"cpu": torch.float32, "cuda": torch.bfloat16}
+# Side of a square matrix product that keeps the device busy.
 MATMUL_SIDE = {"cpu": 2048, "cuda": 8192}
 # Where nobody says how many molecules: seconds for all repeats, and most molecules (of a GPU four windows).
 BUDGET = 60.0
@@ -47,6 +47,7 @@ def measure(
     *,
     molecules: int | None = None,
     batch_tokens: int | None = None,
+    precision: str = "auto",
     repeats: int = 3,
     report: Callable[[str], None] = lambda what: None,
 ) -> Speed:
@@ -58,6 +59,7 @@ def measure(
         device: auto, cpu, cuda or cuda:N.
         molecules: how many; by default as many as about a minute is enough for.
         batch_tokens: most tokens in one forward pass; by default what suits the device.
+        precision: auto, float32 or bfloat16.
         repeats: of each measurement.
         report: told what comes next.
 
@@ -69,7 +71,7 @@ def measure(
     report("loading; the first run after an installation compiles the SMILES parser (40 s)")
     startup: dict[str, float] = {}
     with _timed(startup, "weights"):
-        encoder = load(model, device, batch_tokens=batch_tokens)
+        encoder = load(model, device, batch_tokens=batch_tokens, precision=precision)
     most = molecules or MOST_MOLECULES[encoder.device.type]
     records = _first(library, most)
     _start(encoder, records[0].head(PILOT_MOLECULES), startup)
@@ -94,7 +96,7 @@ def measure(
             "set TMPDIR to a folder with room for the output of a run"
         ) from error
     report("a large matrix product")
-    matmul = matmul_flops_per_second(encoder.device)
+    matmul = matmul_flops_per_second(encoder.device, DTYPES[encoder.precision])
     seconds = {stage: median(one.seconds[stage] for one in passes) for stage in STAGES}
     whole, rate, taken = sum(seconds.values()), median(runs), passes[0]
     laid_out = Counter[int]()  # tokens -> molecules
@@ -108,7 +110,7 @@ def measure(
         model=encoder.weights.name,
         model_sha256=encoder.weights.sha256,
         device=encoder.device.type,
-        dtype=str(DTYPE[encoder.device.type]).removeprefix("torch."),
+        dtype=encoder.precision,
         library={file.path: file.sample_sha256 for file in describe_inputs(RecordReader(library).files)},
         library_molecules=sum(map(len, records)),
         molecules=molecules,
@@ -152,10 +154,10 @@ def forward_flops(student: Student, tokens: int) -> int:
     return int(counter.get_total_flops())
 
 
-def matmul_flops_per_second(device: torch.device) -> float:
+def matmul_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
     """The best of ten products of large square matrices, in the type that the forward pass computes in."""
     side = MATMUL_SIDE[device.type]
-    factor = torch.randn(side, side, device=device).to(DTYPE[device.type])
+    factor = torch.randn(side, side, device=device).to(dtype)
     seconds: dict[str, float] = {}
     for k in range(10):
         with _timed(seconds, str(k), device):

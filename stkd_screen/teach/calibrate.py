@@ -89,7 +89,7 @@ def calibrate(weights: Weights, data: LabelledMolecules, seed: int = 0) -> dict[
 
 
 def predictions_with_half_widths(
-    weights: Weights, data: LabelledMolecules, splits: Sequence[str]
+    weights: Weights, data: LabelledMolecules, splits: Sequence[str], precision: str = "float32"
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a student says of each molecule of some splits, and the half-widths of its 90% intervals.
 
@@ -104,7 +104,7 @@ def predictions_with_half_widths(
     predicted, half_widths = np.full((2, *truth.shape), np.nan, np.float32)
     rows = np.concatenate([data.rows(split) for split in splits])
     for part in np.array_split(rows, 1 + len(rows) // AT_ONCE):
-        answers = _answers(weights, data, truth, part)
+        answers = _answers(weights, data, truth, part, precision)
         predicted[answers.rows] = answers.prediction
         for level, errors in weights.errors.items():
             columns = of_level(weights.targets, level)
@@ -155,8 +155,10 @@ def interval_score(half_width: np.ndarray, off: np.ndarray) -> float:
     return float(np.mean(2 * half_width + 2 / (1 - COVERAGE) * outside))
 
 
-def _answers(weights: Weights, data: LabelledMolecules, truth: np.ndarray, rows: np.ndarray) -> _Answers:
-    results = list(ForwardPass(weights.student).batches(data.molecules, rows))
+def _answers(
+    weights: Weights, data: LabelledMolecules, truth: np.ndarray, rows: np.ndarray, precision: str = "float32"
+) -> _Answers:
+    results = list(ForwardPass(weights.student, precision=precision).batches(data.molecules, rows))
     if not results:
         config = weights.student.config
         results = [(rows, np.empty((0, config.embedding_width)), np.empty((0, config.targets), np.float32))]

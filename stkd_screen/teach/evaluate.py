@@ -15,10 +15,12 @@ from stkd_screen.teach.labelled import SPLITS, LabelledMolecules
 Metrics = dict[str, dict[str, float]]
 
 
-def predict(student: Student, molecules: Molecules, rows: np.ndarray) -> np.ndarray:
+def predict(
+    student: Student, molecules: Molecules, rows: np.ndarray, precision: str = "float32"
+) -> np.ndarray:
     """Standardised predictions (len(rows), targets) float32."""
     predicted = np.empty((len(molecules), student.config.targets), np.float32)
-    for batch, _, prediction in ForwardPass(student).batches(molecules, rows):
+    for batch, _, prediction in ForwardPass(student, precision=precision).batches(molecules, rows):
         predicted[batch] = prediction
     return predicted[rows]
 

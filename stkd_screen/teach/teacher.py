@@ -138,8 +138,13 @@ class Model:
     weights: Weights | None = None  # of a student, on the device
 
 
-def load_model(name: str | Path, device: torch.device) -> Model:
+def load_model(name: str | Path, device: torch.device, precision: str = "float32") -> Model:
     """Load a student or a teacher by shipped name or by folder.
+
+    Args:
+        name: as above.
+        device: of the forward pass.
+        precision: of that of a student.
 
     Raises:
         WeightsError: see `load_weights`.
@@ -158,6 +163,6 @@ def load_model(name: str | Path, device: torch.device) -> Model:
         weights.targets,
         weights.training,
         False,
-        lambda data, rows: predict_student(student, data.molecules, rows),
+        lambda data, rows: predict_student(student, data.molecules, rows, precision),
         weights,
     )

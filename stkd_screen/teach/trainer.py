@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from stkd_screen import __version__
 from stkd_screen.batching import equal_length_batches
 from stkd_screen.errors import TrainingError
+from stkd_screen.precision import autocast
 from stkd_screen.targets import Target, in_units
 from stkd_screen.teach.evaluate import Metrics, split_metrics, valid_loss
 from stkd_screen.teach.labelled import SPLITS, LabelledMolecules, standardisation
@@ -49,6 +50,7 @@ class LoopConfig:
     lkm_gamma: float = 0.0  # strength of layer-to-layer knowledge mixing
     seed: int = 0
     device: str = "cpu"
+    precision: str = "float32"  # of the matrix products: float32 or bfloat16
 
     # What a preset is trained with, where that differs from the defaults.
     RECIPES: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -204,7 +206,7 @@ class Trainer(ABC):
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         self.model.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with autocast(self.device, self.config.precision):
             terms = self.loss_terms(batch.tensors)
         # By the nominal size, so that each molecule has the same weight in batches of any size.
         total = torch.stack([*terms.values()]).sum() * (batch.molecules / self.config.batch_size)

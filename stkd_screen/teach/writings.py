@@ -20,7 +20,12 @@ RANDOM_WRITINGS = 5
 
 
 def spread_over_writings(
-    weights: Weights, inputs: Sequence[str | Path], most: int, device: torch.device, seed: int = 0
+    weights: Weights,
+    inputs: Sequence[str | Path],
+    most: int,
+    device: torch.device,
+    precision: str = "float32",
+    seed: int = 0,
 ) -> dict[str, dict[str, float]]:
     """level.target -> how far the predictions of one molecule lie apart, in the unit of the target.
 
@@ -28,7 +33,7 @@ def spread_over_writings(
         weights: of the student.
         inputs: libraries, any input of `embed`.
         most: molecules to choose at random where there are more.
-        device: of the forward pass.
+        device, precision: of the forward pass.
         seed: of the choice.
 
     Returns:
@@ -47,7 +52,7 @@ def spread_over_writings(
     if not readable.any():
         raise TrainingError(f"{inputs[0]}: no molecule that RDKit and the student read in all its writings")
     rows = np.flatnonzero(np.repeat(readable, 2 + RANDOM_WRITINGS))
-    predicted = in_units(predict(weights.student.to(device), molecules, rows), weights.targets)
+    predicted = in_units(predict(weights.student.to(device), molecules, rows, precision), weights.targets)
     of_writings = predicted.reshape(readable.sum(), 2 + RANDOM_WRITINGS, -1)  # aromatic, Kekulé, random ones
     kekule = np.abs(of_writings[:, 1] - of_writings[:, 0])
     random = of_writings[:, 2:].astype(np.float64).std(axis=1)  # equal values have none, to the last bit
