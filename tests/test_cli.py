@@ -128,7 +128,7 @@ def test_evaluate_measures_the_spread_over_writings(stkd_screen, toy, tmp_path):
     measured = json.loads(result.stdout)
     assert {"train", "valid", "test", "writings"} == set(measured)
     random = Chem.MolToRandomSmilesVect(Chem.MolFromSmiles(toluene), 5, randomSeed=1)
-    frame = load(toy.weights).embed([toluene, "CC1=CC=CC=C1", *random])
+    frame = load(toy.weights, precision="float32").embed([toluene, "CC1=CC=CC=C1", *random])
     values = frame["weight_ev"].to_numpy()
     spread = measured["writings"]["toy.weight"]
     assert spread["random"] == pytest.approx(values[2:].std(), rel=1e-3) and spread["random"] > 0

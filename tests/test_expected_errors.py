@@ -81,7 +81,7 @@ def test_half_widths_of_many_molecules_are_those_of_embed(calibrated, noisy, mon
     monkeypatch.setattr("stkd_screen.teach.calibrate.AT_ONCE", 100)
     predicted, half_widths = predictions_with_half_widths(load_weights(folder), data, ["valid", "test"])
     smiles = pl.read_csv(noisy)["smiles"].to_list()
-    frame = load(folder, "cpu").embed(smiles)
+    frame = load(folder, "cpu", precision="float32").embed(smiles)
     asked = np.concatenate([data.rows("valid"), data.rows("test")])
     for ours, column in ((predicted, "weight_ev"), (half_widths, "weight_ev_err")):
         np.testing.assert_allclose(ours[asked, 0], frame[column].to_numpy()[asked], rtol=1e-4)
