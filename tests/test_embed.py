@@ -58,6 +58,15 @@ def test_one_row_for_each_record_in_order(encoder, library, tmp_path):
     assert summary.records == len(written) and summary.bad.total() == 2
 
 
+def test_numbers_have_no_dictionary(encoder, library, tmp_path):
+    """With one, an embedding is larger and takes twice as long to write and to read."""
+    run(encoder, library, tmp_path / "out.parquet")
+    group = pq.read_metadata(tmp_path / "out.parquet").row_group(0)
+    chunks = {chunk.path_in_schema: chunk for chunk in map(group.column, range(group.num_columns))}
+    assert {name for name, chunk in chunks.items() if chunk.has_dictionary_page} == {"error", "warning"}
+    assert {name for name, chunk in chunks.items() if not chunk.is_stats_set} == {"embedding.list.element"}
+
+
 def test_bad_records_have_a_reason_and_nulls(encoder, library, tmp_path):
     run(encoder, library, tmp_path / "out.parquet")
     bad = pl.read_parquet(tmp_path / "out.parquet").filter(pl.col("error").is_not_null())

@@ -33,8 +33,8 @@ METADATA_PLACES = (9, 10, 11, 14)  # its first page of data, of an index, of a d
 class ParquetPart:
     """One part, written to an open file: tables are collected into row groups of `ROW_GROUP_ROWS` rows.
 
-    Of the columns `REPETITIVE` alone a dictionary is tried: those of numbers, embeddings above all, take twice
-    as long to write and to read with one, and more space.
+    Of the columns `REPETITIVE` alone a dictionary is tried: numbers, embeddings above all, take twice as long
+    to write and to read with one, and more space.
     """
 
     def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
