@@ -101,9 +101,15 @@ def find_weights(model: str | Path) -> Path:
     return folder
 
 
-def save_weights(weights: Weights, folder: Path) -> Weights:
-    """Write model.safetensors and config.json, each whole or not at all; the same with name and hash."""
+def save_weights(weights: Weights, folder: Path, *, half: bool = False) -> Weights:
+    """Write model.safetensors and config.json, each whole or not at all; the same with name and hash.
+
+    Args:
+        half: store the student as float16; see `round_to_half`.
+    """
     tensors = weights.student.state_dict()
+    if half:
+        tensors = {name: tensor.half() for name, tensor in tensors.items()}
     tensors |= {ATOM_TYPES + level: torch.from_numpy(codes) for level, codes in weights.atom_types.items()}
     if weights.fingerprints is not None:
         tensors |= {FINGERPRINTS + name: tensor for name, tensor in vars(weights.fingerprints).items()}
@@ -121,6 +127,13 @@ def save_weights(weights: Weights, folder: Path) -> Weights:
     (folder / ERRORS).unlink(missing_ok=True)  # those of the weights that were there
     sha256 = write_model_folder(folder, tensors, config)
     return replace(weights, name=folder.name, sha256=sha256)
+
+
+@torch.no_grad()
+def round_to_half(student: Student) -> None:
+    """Make a student what it will be when it was stored as float16."""
+    for parameter in student.parameters():
+        parameter.copy_(parameter.half())
 
 
 def load_weights(model: str | Path = DEFAULT_MODEL, *, with_errors: bool = True) -> Weights:

@@ -2,13 +2,19 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
+from conftest import TOY_TRAINING
 from safetensors.torch import load_file, save_file
 
 from stkd_screen.errors import WeightsError
 from stkd_screen.files import file_sha256
+from stkd_screen.targets import in_units
+from stkd_screen.teach.evaluate import predict, split_metrics
+from stkd_screen.teach.tables import read_labelled
+from stkd_screen.teach.train import train
 from stkd_screen.weights import find_weights, load_weights, save_weights, shipped_names
 
 
@@ -34,6 +40,22 @@ def test_saved_weights_load_to_the_same_model(toy, tmp_path):
     }
     for name, tensor in weights.student.state_dict().items():
         assert torch.equal(tensor, again.student.state_dict()[name])
+
+
+def test_half_weights_are_half_as_large_and_what_their_card_says(toy, tmp_path):
+    data = read_labelled([toy.table], toy.columns)
+    half = train(data, replace(TOY_TRAINING, half=True), tmp_path / "half")
+    whole = load_weights(toy.weights)
+    stored = load_file(tmp_path / "half" / "model.safetensors")
+    names = [name for name, _ in whole.student.named_parameters()]
+    assert {stored[name].dtype for name in names} == {torch.float16}
+    for name in names:
+        assert torch.equal(half.student.get_parameter(name), whole.student.get_parameter(name).half().float())
+    for split, measures in half.metrics.items():
+        rows = data.rows(split)
+        predicted = in_units(predict(half.student, data.molecules, rows), half.targets)
+        for target, found in split_metrics(predicted, data.targets[rows], half.targets).items():
+            assert found == pytest.approx(measures[target], rel=1e-6)
 
 
 def test_an_unknown_name_lists_the_shipped_ones():

@@ -78,6 +78,12 @@ Grow = Annotated[
     str | None,
     typer.Option(help="With --from: make those weights as wide as this preset first, with the same answers."),
 ]
+Half = Annotated[
+    bool | None,
+    typer.Option(
+        "--half/--no-half", help="Store the weights as float16, half as large. [default: that of the preset]"
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of weights, batches and orders.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Start anew, replacing what the folder holds.")]
 

@@ -312,11 +312,10 @@ class Trainer(ABC):
         return model.eval()
 
     def finish(self, folder: Path) -> None:
-        """Save the best model with its figures on the test split, looked at here for the only time."""
-        metrics = {"valid": self.best_metrics}
-        if len(self.data.rows("test")):
-            metrics["test"] = self.metrics(self.best_copy().to(self.device), "test")
-        self.save(folder, metrics)
+        """Save the best model with its figures, on the test split too, looked at here for the only time."""
+        model = self.best_copy().to(self.device)
+        splits = [split for split in ("valid", "test") if len(self.data.rows(split))]
+        self.save(folder, {split: self.metrics(model, split) for split in splits})
 
     def about(self) -> dict[str, Any]:
         """How the model came to be, for its folder."""
