@@ -90,6 +90,17 @@ def test_what_does_not_fit_is_not_kept(data, teacher, monkeypatch):  # noqa: F81
     assert len(asked) == 1
 
 
+def test_how_long_the_teacher_takes_is_seen_by_few_sizes(data, teacher, monkeypatch):  # noqa: F811
+    """256 molecules of all sizes, five of each, once made it seem to take eighty times as long."""
+    monkeypatch.setattr("stkd_screen.teach.distill.PROBE", 12)
+    monkeypatch.setattr("stkd_screen.teach.distill.PROBE_BLOCK", 4)
+    rows, atoms = data.rows("train"), np.diff(data.molecules.atom_offsets)
+    probe = Distiller(data, teacher, CONFIG).probe(rows)
+    assert 4 <= len(probe) <= len(rows) / 10 + 4 and set(probe) <= set(rows)
+    sizes = atoms[probe].reshape(-1, 4)
+    assert (sizes[:, -1] - sizes[:, 0] <= 1).all() and sizes[-1, 0] > np.median(atoms[rows]) > sizes[0, 0]
+
+
 @pytest.mark.parametrize(("share", "once"), [(0.3, True), (0.4, False)])
 def test_a_slow_teacher_does_not_eat_up_the_time(data, teacher, monkeypatch, share, once):  # noqa: F811
     """Nor does a run that goes on change its mind: what it is taught would differ in its last bits."""

@@ -78,7 +78,9 @@ def distill(
 
 
 SAMPLE = 4096  # training molecules over which the states of the teacher are standardised
-PROBE = 256  # training molecules, at most, that tell how long the teacher takes
+# Training molecules that tell how long the teacher takes: at most so many, in blocks of nearly one size, for
+# few of a size take it many times as long.
+PROBE, PROBE_BLOCK = 1024, 128
 MOST_OF_THE_TIME = 1 / 3  # of max_minutes, for asking it of all of them
 
 
@@ -200,10 +202,9 @@ class Distiller(StudentTrainer):
         if self.config.max_minutes is None:
             return True
         started = time.perf_counter()
-        count = min(PROBE, math.ceil(len(rows) / 10))
-        probe = np.random.default_rng(self.config.seed).choice(rows, count, replace=False)
+        probe = self.probe(rows)
         Lessons(self.teacher, self.data, probe, self.layers, self.attends)
-        minutes = (time.perf_counter() - started) / 60 * len(rows) / count
+        minutes = (time.perf_counter() - started) / 60 * len(rows) / len(probe)
         if minutes > MOST_OF_THE_TIME * self.config.max_minutes:
             say(
                 "the teacher is asked in each step: to ask it of all molecules first would take "
@@ -211,6 +212,12 @@ class Distiller(StudentTrainer):
             )
             return False
         return True
+
+    def probe(self, rows: np.ndarray) -> np.ndarray:
+        """A tenth of the rows at most, but for one block, evenly over their sizes."""
+        by_size = rows[np.argsort(np.diff(self.data.molecules.atom_offsets)[rows], kind="stable")]
+        block = np.arange(len(rows)) // PROBE_BLOCK
+        return by_size[block % max(10, math.ceil(len(rows) / PROBE)) == 0]
 
     def standardise_states(self, rows: np.ndarray) -> None:
         """Find the mean of the states that are compared, and the size of the deviations from it.
