@@ -221,7 +221,7 @@ def student(preset: str, smiles: list[str], device: torch.device) -> Contender:
     def collate(data: Molecules, rows: np.ndarray) -> list[Tensor]:
         return [torch.from_numpy(array) for array in lay_out(data, rows, surroundings=surroundings)]
 
-    # As `embed` computes it.
+    # As `embed` computes it, but in float32, as all models here on a CPU.
     run = CpuStudent(model.eval()) if device.type == "cpu" else model
     return Contender(
         model,

@@ -409,6 +409,7 @@ def train_baseline(
             random_writings=random_writings,
             seed=seed,
             device=str(choose_device(device)),
+            precision="auto",
         ),
     )
     reads_smiles = needs_smiles(model, data)

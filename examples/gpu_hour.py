@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 from stkd_screen.encoder import choose_device
-from stkd_screen.precision import choose_precision
 from stkd_screen.student import PRESETS
 from stkd_screen.teach.distill import DistillConfig, distill
 from stkd_screen.teach.loop import is_finished
@@ -55,12 +54,12 @@ def main() -> None:
     arguments = parser.parse_args()
 
     data = load_prepared(arguments.data)
-    device = choose_device(arguments.device)
+    device = str(choose_device(arguments.device))
     common = {
         "epochs": EPOCHS,
         "batch_size": arguments.batch_size,
-        "device": str(device),
-        "precision": choose_precision("auto", device),
+        "device": device,
+        "precision": "auto",
     }
     print(f"{len(data.molecules):,} molecules, {device}")
 

@@ -196,7 +196,7 @@ class _Run:
                 for part in by_part(windows, self.rows_per_part, self.reader.batch_size):
                     manifest = manifest.with_part(self._write_part(manifest, part))
                     self.output.save(manifest)
-                    self.parts_safe = len(manifest.parts)
+                    self.parts_safe, self.summary.output_bytes = len(manifest.parts), manifest.size
         if ending.fault:
             raise ending.fault
         if not ending.stopped:

@@ -21,11 +21,11 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
 
 def cpu_multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for it: AVX512_BF16 (Zen 4, Cooper Lake and later) or AMX."""
+    """Whether this processor has instructions for it: AVX512_BF16 or AMX (from Zen 4, Sapphire Rapids on)."""
     cpu = torch.cpu
     return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Compute matrix products in that precision; what needs more stays in float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    return torch.autocast(device.type, torch.bfloat16, enabled=DTYPES[precision] == torch.bfloat16)

@@ -106,10 +106,16 @@ def save_weights(weights: Weights, folder: Path, *, half: bool = False) -> Weigh
 
     Args:
         half: store the student as float16; see `round_to_half`.
+
+    Raises:
+        WeightsError: float16 cannot hold a value.
     """
     tensors = weights.student.state_dict()
     if half:
         tensors = {name: tensor.half() for name, tensor in tensors.items()}
+        for name, tensor in tensors.items():
+            if tensor.isinf().any():
+                raise WeightsError(f"{name} has values that float16 cannot hold; store float32, --no-half")
     tensors |= {ATOM_TYPES + level: torch.from_numpy(codes) for level, codes in weights.atom_types.items()}
     if weights.fingerprints is not None:
         tensors |= {FINGERPRINTS + name: tensor for name, tensor in vars(weights.fingerprints).items()}

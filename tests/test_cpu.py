@@ -155,8 +155,8 @@ def test_bfloat16_is_rounded_as_pytorch_rounds_it():
     generator = torch.Generator().manual_seed(0)
     bits = torch.randint(-(2**31), 2**31 - 1, (20_000, 2 * LANES), generator=generator, dtype=torch.int32)
     bits[0, :4] = torch.tensor([0x3F808000, 0x3F818000, 0x7F800000, 0x7FC00000])  # two ties, infinity, NaN
+    bits[1, :3] = torch.tensor([0x7FFFFFFF, 0x7F800001, -1])  # NaN that rounding would make a number
     numbers = bits.view(torch.float32)
-    numbers = torch.where(numbers.isnan(), math.nan, numbers)
     narrow = torch.empty(numbers.shape, dtype=torch.bfloat16)
     copy(numbers.numpy(), narrow.view(torch.int16).numpy())
     assert torch.equal(narrow.nan_to_num(1.5), numbers.bfloat16().nan_to_num(1.5))

@@ -56,7 +56,7 @@ def rows(output):
 def test_a_stopped_run_goes_on_and_gives_the_same_rows(encoder, library, tmp_path, output, stop_after):
     run(encoder, library, tmp_path / "whole.parquet")
     first = run(encoder, library, str(tmp_path / output), stop_after=stop_after)
-    assert not first.complete and 0 < first.records < 100
+    assert not first.complete and 0 < first.records < 100 and first.output_bytes > 0
     second = run(encoder, library, str(tmp_path / output))
     assert second.complete and (second.resumed, second.records) == (first.records, 100)
     assert second.bad == {"no atom where one is expected": 33}

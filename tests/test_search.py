@@ -87,6 +87,20 @@ def test_a_molecule_of_the_library_finds_itself(ask, toy_index):
     assert first["weight_ev"] == stored["weight_ev"][0] and first["error"] is None
 
 
+def test_a_cosine_is_one_of_unit_vectors(toy_index):
+    """Stored as float16 a vector is up to 2e-4 too long or too short, and so were cosines."""
+    index = toy_index.index
+    queries = read_queries("CCO", toy_index.encoder, index.manifest.origin)
+    (rows,), (cosines,) = index.nearest(queries.vectors, len(index))
+    stored = index.store.vectors(rows).astype(np.float64)
+    lengths = np.linalg.norm(stored, axis=1)
+    assert np.abs(lengths - 1).max() > 2e-5
+    np.testing.assert_allclose(cosines, stored @ queries.vectors[0] / lengths, atol=1e-6)
+    assert (np.diff(cosines) <= 0).all()
+    hit = search(index, queries, SearchOptions(k=1, min_similarity=1.0)).row(0, named=True)
+    assert hit["smiles"] in ("CCO", "OCC")
+
+
 @pytest.mark.parametrize("query", ["CCO ethanol", " CCO\tethanol ", "CCO \t ethanol"])
 def test_an_id_follows_the_smiles_after_white_space(ask, query):
     first = ask(query, k=1).row(0, named=True)

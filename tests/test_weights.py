@@ -58,6 +58,14 @@ def test_half_weights_are_half_as_large_and_what_their_card_says(toy, tmp_path):
             assert found == pytest.approx(measures[target], rel=1e-6)
 
 
+def test_what_float16_cannot_hold_is_not_stored_as_infinity(toy, tmp_path):
+    weights = load_weights(toy.weights)
+    with torch.no_grad():
+        weights.student.readout[0].weight[0, 0] = 7e4
+    with pytest.raises(WeightsError, match=r"readout\.0\.weight has values that float16 cannot hold"):
+        save_weights(weights, tmp_path / "half", half=True)
+
+
 def test_an_unknown_name_lists_the_shipped_ones():
     with pytest.raises(WeightsError, match="no weights at 'no-such-model'.*shipped models: "):
         load_weights("no-such-model")

@@ -106,6 +106,7 @@ def search(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of these choices.")] = 0,
     device: Device = "auto",
+    precision: Precision = "auto",
     json_output: Annotated[bool, typer.Option("--json", help="Print nothing but the JSON line.")] = False,
 ) -> None:
     """How early a ranking by embedding finds the actives of a target, beside one by ECFP4 and Tanimoto.
@@ -126,7 +127,7 @@ def search(
 
     console = Terminal(stderr=True, quiet=json_output)
     targets = read_targets(folder)
-    encoder = load(model, device)
+    encoder = load(model, device, precision=precision)
     with console.status(f"{len(targets)} targets"):
         means = summary(measure_enrichment(targets, encoder, repeats, seed, dims))
     console.print(_table(means))

@@ -115,7 +115,6 @@ def distill(
     from stkd_screen.cli.display import Terminal, TrainingDisplay
     from stkd_screen.cli.training import announce, given, preset_of, read_training_set, report_end
     from stkd_screen.encoder import choose_device
-    from stkd_screen.precision import choose_precision
     from stkd_screen.teach.distill import DistillConfig, parse_layer_pairs
     from stkd_screen.teach.distill import distill as run_distillation
     from stkd_screen.teach.labelled import joined
@@ -124,7 +123,6 @@ def distill(
     from stkd_screen.weights import DEFAULT_MODEL
 
     console = Terminal(stderr=True)
-    chosen = choose_device(device)
     if not data and not unlabelled:
         from stkd_screen.teach.example import EXAMPLE_LIBRARY
 
@@ -158,8 +156,8 @@ def distill(
             fingerprint=fingerprint,
             half=half,
             seed=seed,
-            device=str(chosen),
-            precision=choose_precision(precision, chosen),
+            device=str(choose_device(device)),
+            precision=precision,
         ),
     )
     loaded = load_teacher(teacher)

@@ -122,9 +122,11 @@ def embed(
             report=display.update,
         )
     if json_output:
-        typer.echo(json.dumps(_as_dict(summary, output, startup)))
+        computed = {"device": encoder.device.type, "precision": encoder.precision}
+        typer.echo(json.dumps(_as_dict(summary, output, startup) | computed))
     else:
         table = _summary_table(summary, output, startup)
+        table.add_row("model", f"{encoder.weights.name}, on {encoder.device.type} in {encoder.precision}")
         for smiles, id in dict.fromkeys(reader.columns.values()):
             table.add_row("columns", f"SMILES {smiles!r}, id {id!r}" if id else f"SMILES {smiles!r}, no id")
         console.print(table)

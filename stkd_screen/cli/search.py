@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stkd_screen.cli.options import Device, SmilesColumn
+from stkd_screen.cli.options import Device, Precision, SmilesColumn
 
 if TYPE_CHECKING:
     import polars as pl
@@ -63,6 +63,7 @@ def search(
         str | None, typer.Option(help="Id column of a table, by name or number from 1.")
     ] = None,
     device: Device = "auto",
+    precision: Precision = "auto",
 ) -> None:
     """The molecules most like each query: cosine of the embeddings, with ECFP4 Tanimoto beside it.
 
@@ -88,7 +89,7 @@ def search(
         k = k or min(SearchOptions.k, len(opened))
         options = SearchOptions(k, exact, where, min_similarity, unique, rerank, candidates)
         options.check(opened)
-        encoder = load_encoder(opened, model, device)
+        encoder = load_encoder(opened, model, device, precision)
         queries = read_queries(
             query, encoder, opened.manifest.origin, smiles_column=smiles_column, id_column=id_column
         )

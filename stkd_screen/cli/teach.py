@@ -58,12 +58,10 @@ def teach(
     from stkd_screen.cli.display import Terminal, TrainingDisplay
     from stkd_screen.cli.training import given, preset_of, read_training_set, report_end
     from stkd_screen.encoder import choose_device
-    from stkd_screen.precision import choose_precision
     from stkd_screen.teach.teach import TeachConfig
     from stkd_screen.teach.teach import teach as run_teaching
 
     console = Terminal(stderr=True)
-    chosen = choose_device(device)
     config = TeachConfig.of(
         preset_of(preset, start, "slim"),
         **given(
@@ -77,8 +75,8 @@ def teach(
             dropout=dropout,
             lkm_gamma=lkm_gamma,
             seed=seed,
-            device=str(chosen),
-            precision=choose_precision(precision, chosen),
+            device=str(choose_device(device)),
+            precision=precision,
         ),
     )
     labelled = read_training_set(

@@ -67,12 +67,10 @@ def train(
     from stkd_screen.cli.display import Terminal, TrainingDisplay
     from stkd_screen.cli.training import given, preset_of, read_training_set, report_end
     from stkd_screen.encoder import choose_device
-    from stkd_screen.precision import choose_precision
     from stkd_screen.teach.train import TrainConfig, needs_graphs
     from stkd_screen.teach.train import train as run_training
 
     console = Terminal(stderr=True)
-    chosen = choose_device(device)
     config = TrainConfig.of(
         preset_of(preset, start, "small", grow),
         **given(
@@ -91,8 +89,8 @@ def train(
             fingerprint=fingerprint,
             half=half,
             seed=seed,
-            device=str(chosen),
-            precision=choose_precision(precision, chosen),
+            device=str(choose_device(device)),
+            precision=precision,
         ),
     )
     labelled = read_training_set(

@@ -64,14 +64,15 @@ def _widen(builder: Any, x: Any) -> Any:
 
 
 def _narrow(builder: Any, x: Any) -> Any:
-    """bfloat16 of float32, the nearest and of two such the even one; of numbers or vectors."""
+    """bfloat16 of float32, the nearest and of two such the even one, NaN of NaN; of numbers or vectors."""
     kind, shorts = (_INTS, _SHORTS) if isinstance(x.type, ir.VectorType) else (_INT, ir.IntType(16))
     half, last = (ir.Constant(kind, _in_lanes(kind, number)) for number in (0x7FFF, 1))
     upper = ir.Constant(kind, _in_lanes(kind, 16))
     bits = builder.bitcast(x, kind)
     odd = builder.and_(builder.lshr(bits, upper), last)
     rounded = builder.lshr(builder.add(bits, builder.add(half, odd)), upper)
-    return builder.trunc(rounded, shorts)
+    nan = ir.Constant(kind, _in_lanes(kind, 0x7FC0))
+    return builder.trunc(builder.select(builder.fcmp_unordered("uno", x, x), nan, rounded), shorts)
 
 
 def _in_lanes(kind: Any, number: int) -> Any:
@@ -112,6 +113,8 @@ def store(typing, matrix, row, column, x):  # type: ignore[no-untyped-def]
 @intrinsic
 def widened(typing, x):  # type: ignore[no-untyped-def]
     """The float32 of a number of an array, whichever of the two formats that has."""
+    if x not in (types.float32, BFLOAT16):
+        return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _widen(builder, arguments[0]) if signature.args[0] == BFLOAT16 else arguments[0]
@@ -122,6 +125,8 @@ def widened(typing, x):  # type: ignore[no-untyped-def]
 @intrinsic
 def narrowed(typing, array, x):  # type: ignore[no-untyped-def]
     """A float32 in the format of an array."""
+    if array.dtype not in (types.float32, BFLOAT16):
+        return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _narrow(builder, arguments[1]) if signature.return_type == BFLOAT16 else arguments[1]

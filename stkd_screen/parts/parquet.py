@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from stkd_screen.parts.thrift import BINARY, I64, LIST, STRUCT, Struct, read_struct, struct_bytes
 
 ROW_GROUP_ROWS = 16_384
-REPETITIVE = ("error", "warning")
+DICTIONARY_COLUMNS = ("error", "warning")
 MAGIC = b"PAR1"
 
 # Field numbers of parquet.thrift.
@@ -33,8 +33,8 @@ METADATA_PLACES = (9, 10, 11, 14)  # its first page of data, of an index, of a d
 class ParquetPart:
     """One part, written to an open file: tables are collected into row groups of `ROW_GROUP_ROWS` rows.
 
-    Of the columns `REPETITIVE` alone a dictionary is tried: numbers, embeddings above all, take twice as long
-    to write and to read with one, and more space.
+    Only texts that repeat have a dictionary: numbers, embeddings above all, take twice as long to write and
+    to read with one, and more space.
     """
 
     def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
@@ -45,7 +45,7 @@ class ParquetPart:
             file,
             schema,
             compression="zstd",
-            use_dictionary=[name for name in schema.names if name in REPETITIVE],
+            use_dictionary=[name for name in schema.names if name in DICTIONARY_COLUMNS],
             # Smallest and largest value of a row group: of an embedding they tell nothing.
             write_statistics=[name for name in schema.names if name != "embedding"],
         )

@@ -15,6 +15,9 @@ RERANKINGS = ("tanimoto",)
 NO_HIT = "no molecule of the index meets the conditions"
 
 
+ROUNDING = 1e-6  # of a cosine: a molecule and itself have one of 1, less that
+
+
 @dataclass(frozen=True)
 class SearchOptions:
     """What counts as a hit."""
@@ -111,7 +114,8 @@ def _ranked(neighbours: pl.DataFrame, options: SearchOptions) -> pl.DataFrame:
             ["query", "tanimoto", "cosine"], descending=[False, True, True], nulls_last=True
         ).filter(place < options.k)
     if options.min_similarity is not None:
-        neighbours = neighbours.filter(pl.col(options.rerank or "cosine") >= options.min_similarity)
+        least = options.min_similarity - ROUNDING
+        neighbours = neighbours.filter(pl.col(options.rerank or "cosine") >= least)
     return neighbours.with_columns((place + 1).alias("rank"))
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from stkd_screen.errors import SearchError
 from stkd_screen.search.home import put_back
 from stkd_screen.search.inverted_lists import EXACT_ROWS, find_candidates, open_lists
+from stkd_screen.search.library import normalised
 from stkd_screen.search.manifest import Effort, Manifest, check_files, load_manifest
 from stkd_screen.search.store import BLOCK_ROWS, Store
 
@@ -59,10 +60,22 @@ class Index:
         chosen = len(self) if allowed is None else int(np.count_nonzero(allowed))
         if exact or self._lists is None or chosen <= EXACT_ROWS:
             in_memory = self._loaded if allowed is None else None
-            return exact_neighbours(in_memory or flat_blocks(self.store, allowed), queries, k)
-        assert self.manifest.effort is not None
-        effort = scaled_effort(self.manifest.effort, k, chosen / len(self))
-        return approximate_neighbours(self.store, self._lists, queries, k, effort, allowed)
+            found, _ = exact_neighbours(in_memory or flat_blocks(self.store, allowed), queries, k)
+        else:
+            assert self.manifest.effort is not None
+            effort = scaled_effort(self.manifest.effort, k, chosen / len(self))
+            found, _ = approximate_neighbours(self.store, self._lists, queries, k, effort, allowed)
+        return self._ranked(queries, found)
+
+    def _ranked(self, queries: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same rows by their cosines; scores are none, of vectors that float16 makes 2e-4 too long."""
+        ranked, cosines = np.full_like(found, -1), np.full(found.shape, np.nan, np.float32)
+        for i, rows in enumerate(found):
+            rows = rows[rows >= 0]
+            scores = normalised(self.store.vectors(rows).astype(np.float32)) @ queries[i]
+            order = np.lexsort((rows, -scores))
+            ranked[i, : len(rows)], cosines[i, : len(rows)] = rows[order], scores[order]
+        return ranked, np.clip(cosines, -1, 1)
 
 
 def scaled_effort(measured: Effort, k: int, share: float = 1.0) -> Effort:
@@ -128,5 +141,5 @@ def approximate_neighbours(
 
 
 def _cosines(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    # Vectors stored as float16 are of length 1 only to 1e-4.
+    # Of vectors that are of length 1 only to 2e-4.
     return np.where(rows >= 0, np.clip(scores, -1, 1), np.nan).astype(np.float32)

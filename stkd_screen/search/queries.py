@@ -31,11 +31,14 @@ class Queries:
         return np.flatnonzero(self.about["error"].is_null().to_numpy())
 
 
-def load_encoder(index: Index, model: str | Path | None = None, device: str = "auto") -> Encoder:
+def load_encoder(
+    index: Index, model: str | Path | None = None, device: str = "auto", precision: str = "auto"
+) -> Encoder:
     """The model that an index was built with.
 
     Args:
         model: where to find it; None: the shipped model of the name that the index has.
+        device, precision: as for `Encoder`.
 
     Raises:
         SearchError: it is not there, or is another one.
@@ -47,7 +50,7 @@ def load_encoder(index: Index, model: str | Path | None = None, device: str = "a
             f"{built_with}, which is no name of a model; give the folder of that model with --model"
         )
     try:
-        encoder = load(model or origin.model, device)
+        encoder = load(model or origin.model, device, precision=precision)
     except WeightsError as error:
         raise SearchError(f"{built_with}; {error}; give the folder of that model with --model") from error
     found = encoder.weights

@@ -174,7 +174,7 @@ class Distiller(StudentTrainer):
             self.asked_once = self.is_worth_asking_once(rows, say)
         if self.asked_once:
             say(f"the teacher is asked once of {len(rows):,} molecules")
-            self.lessons = Lessons(self.teacher, self.data, rows, self.layers, self.attends)
+            self.lessons = self.lessons_of(rows)
         if self.step == 0 and self.compares_states and not self.config.raw_states:
             self.standardise_states(rows)
 
@@ -203,7 +203,7 @@ class Distiller(StudentTrainer):
             return True
         started = time.perf_counter()
         probe = self.probe(rows)
-        Lessons(self.teacher, self.data, probe, self.layers, self.attends)
+        self.lessons_of(probe)
         minutes = (time.perf_counter() - started) / 60 * len(rows) / len(probe)
         if minutes > MOST_OF_THE_TIME * self.config.max_minutes:
             say(
@@ -212,6 +212,11 @@ class Distiller(StudentTrainer):
             )
             return False
         return True
+
+    def lessons_of(self, rows: np.ndarray, with_attention: bool | None = None) -> Lessons:
+        """What the teacher says of some molecules, in the precision that it would be asked in in a step."""
+        attention = self.attends if with_attention is None else with_attention
+        return Lessons(self.teacher, self.data, rows, self.layers, attention, self.config.precision)
 
     def probe(self, rows: np.ndarray) -> np.ndarray:
         """A tenth of the rows at most, but for one block, evenly over their sizes."""
@@ -227,7 +232,7 @@ class Distiller(StudentTrainer):
         behind it.
         """
         rows = np.random.default_rng(self.config.seed).choice(rows, min(SAMPLE, len(rows)), replace=False)
-        lessons = self.lessons or Lessons(self.teacher, self.data, rows, self.layers, with_attention=False)
+        lessons = self.lessons or self.lessons_of(rows, with_attention=False)
         model = cast(Distillation, self.model)
         for k, states in enumerate(lessons.batch(rows).states):
             whole = scale_free(states)

@@ -52,6 +52,7 @@ class Lessons:
         rows: (M,) the molecules.
         layers: of the teacher, those that the student is compared with.
         with_attention: whether attention is kept.
+        precision: of its forward pass.
     """
 
     prediction: np.ndarray  # (M, targets) float32
@@ -65,6 +66,7 @@ class Lessons:
         rows: np.ndarray,
         layers: Sequence[int],
         with_attention: bool,
+        precision: str = "float32",
     ) -> None:
         config = teacher.model.config
         self._place = np.full(len(data.molecules), -1)  # of each row of the data among the M
@@ -76,7 +78,12 @@ class Lessons:
         self.states = np.empty((len(rows), len(layers), config.width), np.float32)
         self.attention = np.empty((self._first_pair[-1], len(layers), config.heads), np.float16)
         for batch, taught in answers(
-            teacher.model, data.molecules, data.needed_graphs(), rows, with_attention=with_attention
+            teacher.model,
+            data.molecules,
+            data.needed_graphs(),
+            rows,
+            with_attention=with_attention,
+            precision=precision,
         ):
             self._keep(self._place[batch], Lesson.of(taught, layers))
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from stkd_screen.batching import equal_length_batches
+from stkd_screen.precision import autocast
 from stkd_screen.smiles import Molecules
 from stkd_screen.targets import Target
 from stkd_screen.teach.coverage import Coverage
@@ -103,6 +104,7 @@ def answers(
     rows: np.ndarray,
     *,
     with_attention: bool = False,
+    precision: str = "float32",
 ) -> Iterator[tuple[np.ndarray, Teaching]]:
     """What a teacher says of some molecules, batch by batch of one size, with the rows of each."""
     device, config = model.virtual.device, model.config
@@ -115,14 +117,16 @@ def answers(
         return max(1, size)
 
     for batch in equal_length_batches(np.diff(molecules.atom_offsets), rows, batch_size):
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with autocast(device, precision):
             yield batch, model(graph_batch(molecules, graphs, batch).to(device), with_attention)
 
 
-def predict(model: Graphormer, molecules: Molecules, graphs: Graphs, rows: np.ndarray) -> np.ndarray:
+def predict(
+    model: Graphormer, molecules: Molecules, graphs: Graphs, rows: np.ndarray, precision: str = "float32"
+) -> np.ndarray:
     """Standardised predictions (len(rows), targets) float32."""
     predicted = np.empty((len(molecules), model.config.targets), np.float32)
-    for batch, taught in answers(model, molecules, graphs, rows):
+    for batch, taught in answers(model, molecules, graphs, rows, precision=precision):
         predicted[batch] = taught.prediction.float().cpu().numpy()
     return predicted[rows]
 
@@ -143,8 +147,7 @@ def load_model(name: str | Path, device: torch.device, precision: str = "float32
 
     Args:
         name: as above.
-        device: of the forward pass.
-        precision: of that of a student.
+        device, precision: of the forward pass.
 
     Raises:
         WeightsError: see `load_weights`.
@@ -154,7 +157,7 @@ def load_model(name: str | Path, device: torch.device, precision: str = "float32
         graphormer = teacher.model.to(device)
 
         def predict_graphs(data: LabelledMolecules, rows: np.ndarray) -> np.ndarray:
-            return predict(graphormer, data.molecules, data.needed_graphs(), rows)
+            return predict(graphormer, data.molecules, data.needed_graphs(), rows, precision)
 
         return Model(teacher.targets, teacher.training, True, predict_graphs)
     weights = load_weights(name)

@@ -9,7 +9,7 @@ import os
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from stkd_screen import __version__
 from stkd_screen.batching import equal_length_batches
 from stkd_screen.errors import TrainingError
-from stkd_screen.precision import autocast
+from stkd_screen.precision import autocast, choose_precision
 from stkd_screen.targets import Target, in_units
 from stkd_screen.teach.evaluate import Metrics, split_metrics, valid_loss
 from stkd_screen.teach.labelled import SPLITS, LabelledMolecules, standardisation
@@ -50,7 +50,7 @@ class LoopConfig:
     lkm_gamma: float = 0.0  # strength of layer-to-layer knowledge mixing
     seed: int = 0
     device: str = "cpu"
-    precision: str = "float32"  # of the matrix products: float32 or bfloat16
+    precision: str = "float32"  # of the matrix products: float32, bfloat16 or auto
 
     # What a preset is trained with, where that differs from the defaults.
     RECIPES: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -87,8 +87,9 @@ class Trainer(ABC):
     start: Any = None  # the trained model it goes on from, if any: its weights or teacher
 
     def __init__(self, data: LabelledMolecules, config: LoopConfig) -> None:
-        self.data, self.columns, self.config = data, data.columns, config
         self.device = torch.device(config.device)
+        config = replace(config, precision=choose_precision(config.precision, self.device))
+        self.data, self.columns, self.config = data, data.columns, config
         if not len(data.rows("train")) or not len(data.rows("valid")):
             raise TrainingError(
                 f"{len(data.rows('train'))} training and {len(data.rows('valid'))} valid molecules: "
@@ -314,8 +315,10 @@ class Trainer(ABC):
     def finish(self, folder: Path) -> None:
         """Save the best model with its figures, on the test split too, looked at here for the only time."""
         model = self.best_copy().to(self.device)
-        splits = [split for split in ("valid", "test") if len(self.data.rows(split))]
-        self.save(folder, {split: self.metrics(model, split) for split in splits})
+        metrics = {"valid": self.metrics(model, "valid")}
+        if len(self.data.rows("test")):
+            metrics["test"] = self.metrics(model, "test")
+        self.save(folder, metrics)
 
     def about(self) -> dict[str, Any]:
         """How the model came to be, for its folder."""
@@ -339,9 +342,11 @@ class Trainer(ABC):
     # Checkpoints
 
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree with: data, targets and options, but for the length of the run."""
+        """What a checkpoint must agree with: data, targets and options, but for the length of the run and how
+        its weights are stored."""
         options = asdict(self.config)
         del options["epochs"], options["max_minutes"]
+        options.pop("half", None)  # how weights are stored
         return {
             "kind": type(self).__name__,
             "data": self.data.fingerprint(),
