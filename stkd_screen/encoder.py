@@ -46,8 +46,8 @@ class Encoder:
         batch_tokens: most tokens in one forward pass; bounds the memory it takes.
         compile: use torch.compile; by default on CUDA only. On a CPU each new batch shape compiles anew.
         precision: of the matrix products, float32, bfloat16 or auto: bfloat16 where the device multiplies
-            faster in it. The results differ by less than a hundredth of
-            the model's errors in the mean (docs/performance.md).
+            faster in it. The results differ by a hundredth of the model's errors in the mean
+            (docs/performance.md).
     """
 
     def __init__(

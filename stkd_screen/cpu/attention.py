@@ -25,9 +25,14 @@ from stkd_screen.jit import index
 ROWS, COLUMNS = 6, 2 * LANES
 
 
+def whole(number: int, of: int) -> int:
+    """The least multiple of `of` that is no less."""
+    return -(-number // of) * of
+
+
 def whole_tiles(columns: int) -> int:
     """The columns of as many tiles as these take."""
-    return -(-columns // COLUMNS) * COLUMNS
+    return whole(columns, COLUMNS)
 
 
 @kernel

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stkd_screen.cpu.attention import ROWS, attend, whole_tiles
+from stkd_screen.cpu.attention import ROWS, attend, whole, whole_tiles
 from stkd_screen.cpu.kernels import add_and_norm, gelu, norm, sum_of_entries
 from stkd_screen.smiles.tokens import NOTHING
 from stkd_screen.student import FingerprintHead, Layer, Student
@@ -70,7 +70,7 @@ class CpuStudent:
         n_atoms = n_atoms.view(B)
         pairs = pairs.view(B, T, T) if self.student.config.surroundings else pairs[:0]
         N, D = B * T, self.student.config.width
-        M = _whole(N, ROWS_OF_A_PRODUCT[self.dtype])  # rows that products are computed of; the rest is noise
+        M = whole(N, ROWS_OF_A_PRODUCT[self.dtype])  # rows that products are computed of; the rest is noise
         x, normed = space("x", N, D), space("normed", M, D, dtype=self.dtype)
         sum_of_entries(tokens.view(N, entries), NOTHING, self.student.table.detach(), x)
         norm(x, *_gain_and_shift(self._norms[0]), normed[:N])
@@ -209,11 +209,6 @@ class _Head:
         hidden = torch.mm(normed, self.token, out=wide)[:N]
         gelu(self.token_bias, hidden)
         return self.molecule(hidden.view(N // T, T, -1).sum(1, dtype=torch.float32) / 16)
-
-
-def _whole(number: int, of: int) -> int:
-    """The least multiple of `of` that is no less."""
-    return -(-number // of) * of
 
 
 def _in_whole_tiles(heads: Tensor) -> Tensor:
