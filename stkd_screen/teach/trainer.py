@@ -315,10 +315,8 @@ class Trainer(ABC):
     def finish(self, folder: Path) -> None:
         """Save the best model with its figures, on the test split too, looked at here for the only time."""
         model = self.best_copy().to(self.device)
-        metrics = {"valid": self.metrics(model, "valid")}
-        if len(self.data.rows("test")):
-            metrics["test"] = self.metrics(model, "test")
-        self.save(folder, metrics)
+        splits = [split for split in ("valid", "test") if len(self.data.rows(split))]
+        self.save(folder, {split: self.metrics(model, split) for split in splits})
 
     def about(self) -> dict[str, Any]:
         """How the model came to be, for its folder."""
@@ -342,11 +340,9 @@ class Trainer(ABC):
     # Checkpoints
 
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree with: data, targets and options, but for the length of the run and how
-        its weights are stored."""
-        options = asdict(self.config)
-        del options["epochs"], options["max_minutes"]
-        options.pop("half", None)  # how weights are stored
+        """What a checkpoint must agree with: data, targets and options, but for length and storage."""
+        free = ("epochs", "max_minutes", "half")
+        options = {name: value for name, value in asdict(self.config).items() if name not in free}
         return {
             "kind": type(self).__name__,
             "data": self.data.fingerprint(),
