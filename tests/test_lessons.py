@@ -98,7 +98,7 @@ def test_how_long_the_teacher_takes_is_seen_by_few_sizes(data, teacher, monkeypa
     probe = Distiller(data, teacher, CONFIG).probe(rows)
     assert 4 <= len(probe) <= len(rows) / 10 + 4 and set(probe) <= set(rows)
     sizes = atoms[probe].reshape(-1, 4)
-    assert (sizes[:, -1] - sizes[:, 0] <= 1).all() and sizes[-1, 0] > np.median(atoms[rows]) > sizes[0, 0]
+    assert (sizes[:, -1] - sizes[:, 0] <= 1).all() and abs(sizes.mean() - np.median(atoms[rows])) <= 1
 
 
 @pytest.mark.parametrize(("share", "once"), [(0.3, True), (0.4, False)])

@@ -219,10 +219,11 @@ class Distiller(StudentTrainer):
         return Lessons(self.teacher, self.data, rows, self.layers, attention, self.config.precision)
 
     def probe(self, rows: np.ndarray) -> np.ndarray:
-        """A tenth of the rows at most, but for one block, evenly over their sizes."""
+        """About a tenth of the rows at most, in blocks evenly over their sizes."""
         by_size = rows[np.argsort(np.diff(self.data.molecules.atom_offsets)[rows], kind="stable")]
-        block = np.arange(len(rows)) // PROBE_BLOCK
-        return by_size[block % max(10, math.ceil(len(rows) / PROBE)) == 0]
+        block = np.arange(len(rows)) // min(PROBE_BLOCK, math.ceil(len(rows) / 10))
+        of_these = max(10, math.ceil(len(rows) / PROBE))
+        return by_size[block % of_these == of_these // 2]
 
     def standardise_states(self, rows: np.ndarray) -> None:
         """Find the mean of the states that are compared, and the size of the deviations from it.

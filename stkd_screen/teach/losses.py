@@ -53,7 +53,8 @@ def attention_loss(teacher: Tensor, bias: Tensor, n_atoms: Tensor, W_attn: Tenso
     column = token <= n_atoms[:, None]  # (B, T)
     mask = ((column & (token > 0))[:, :, None] & column[:, None, :])[:, None]  # (B, 1, T, T), eq. 13
     mixed = torch.einsum("gh,bhij->bgij", W_attn, bias * mask)
-    predicted = torch.softmax(mixed.float().masked_fill(~column[:, None, None, :], -math.inf), dim=-1)
+    mixed = mixed.to(torch.promote_types(mixed.dtype, torch.float32))  # under autocast it is bfloat16
+    predicted = torch.softmax(mixed.masked_fill(~column[:, None, None, :], -math.inf), dim=-1)
     squared = (teacher - predicted).square() * mask
     return squared.sum() / (mask.sum() * len(W_attn))
 
