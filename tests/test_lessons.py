@@ -95,7 +95,9 @@ def test_how_long_the_teacher_takes_is_seen_by_few_sizes(data, teacher, monkeypa
     monkeypatch.setattr("stkd_screen.teach.distill.PROBE", 12)
     monkeypatch.setattr("stkd_screen.teach.distill.PROBE_BLOCK", 4)
     rows, atoms = data.rows("train"), np.diff(data.molecules.atom_offsets)
-    probe = Distiller(data, teacher, CONFIG).probe(rows)
+    distiller = Distiller(data, teacher, CONFIG)
+    assert all(len(distiller.probe(rows[:count])) for count in range(1, 30))
+    probe = distiller.probe(rows)
     assert 4 <= len(probe) <= len(rows) / 10 + 4 and set(probe) <= set(rows)
     sizes = atoms[probe].reshape(-1, 4)
     assert (sizes[:, -1] - sizes[:, 0] <= 1).all() and abs(sizes.mean() - np.median(atoms[rows])) <= 1

@@ -222,7 +222,7 @@ class Distiller(StudentTrainer):
         """About a tenth of the rows at most, in blocks evenly over their sizes."""
         by_size = rows[np.argsort(np.diff(self.data.molecules.atom_offsets)[rows], kind="stable")]
         block = np.arange(len(rows)) // min(PROBE_BLOCK, math.ceil(len(rows) / 10))
-        of_these = max(10, math.ceil(len(rows) / PROBE))
+        of_these = min(max(10, math.ceil(len(rows) / PROBE)), block[-1] + 1)
         return by_size[block % of_these == of_these // 2]
 
     def standardise_states(self, rows: np.ndarray) -> None:
