@@ -15,7 +15,7 @@ import torch
 from stkd_screen.errors import StkdError, StkdWarning
 from stkd_screen.forward import ForwardPass, Result
 from stkd_screen.output import OutputOptions, result_table
-from stkd_screen.precision import choose_precision
+from stkd_screen.precision import choose_precision, choose_student_precision
 from stkd_screen.records import Records
 from stkd_screen.smiles import Molecules, pretransform
 from stkd_screen.targets import in_units
@@ -45,9 +45,9 @@ class Encoder:
         device: auto, cpu, cuda or cuda:N; auto takes a CUDA device where one is usable.
         batch_tokens: most tokens in one forward pass; bounds the memory it takes.
         compile: use torch.compile; by default on CUDA only. On a CPU each new batch shape compiles anew.
-        precision: of the matrix products, float32, bfloat16 or auto: bfloat16 where the device multiplies
-            faster in it. The results differ by a hundredth of the model's errors in the mean
-            (docs/performance.md).
+        precision: of the matrix products, float32, bfloat16, int8 (on a CPU, not compiled) or auto: bfloat16
+            where the device multiplies faster in it, else int8 where a CPU does. The results differ by a
+            hundredth of the model's errors in the mean, those of int8 by 3% (docs/performance.md).
     """
 
     def __init__(
@@ -61,10 +61,11 @@ class Encoder:
     ) -> None:
         self.weights = weights
         self.device = choose_device(device)
-        self.precision = choose_precision(precision, self.device)
         self.window = WINDOW[self.device.type]
         self.student = weights.student.to(self.device).eval()
         compile = self.device.type == "cuda" if compile is None else compile
+        choose = choose_precision if compile else choose_student_precision
+        self.precision = choose(precision, self.device)
         self.forward = ForwardPass(self.student, batch_tokens, compile, self.precision)
         self._finite_seen = False
 

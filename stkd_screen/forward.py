@@ -38,7 +38,7 @@ class ForwardPass:
         student: in evaluation mode.
         batch_tokens: most tokens in one pass; by default what suits the device.
         compile: use torch.compile.
-        precision: of the matrix products, float32 or bfloat16.
+        precision: of the matrix products, float32, bfloat16 or, on a CPU, int8.
     """
 
     def __init__(

@@ -1,7 +1,9 @@
 """Students for tests."""
 
+import pytest
 import torch
 
+from stkd_screen.precision import int8_products_are_exact
 from stkd_screen.student import Student, StudentConfig
 
 
@@ -18,3 +20,9 @@ def student_of(config: StudentConfig) -> Student:
         if student.fingerprint is not None:
             student.fingerprint.molecule.weight.normal_(std=0.3)
     return student
+
+
+def int8_case(*values: object) -> object:
+    """A case of a test that takes a processor with instructions for int8."""
+    lacking = not int8_products_are_exact()
+    return pytest.param(*values, marks=pytest.mark.skipif(lacking, reason="no instructions for int8 here"))

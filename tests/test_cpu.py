@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from numba import njit
 from numba.core.errors import TypingError
-from students import student_of
+from students import int8_case, student_of
 
 from stkd_screen.cpu import CpuStudent, attention, kernels
 from stkd_screen.cpu.vectors import LANES, load, narrowed, store, sum_of_lanes, widened
@@ -61,20 +61,22 @@ def test_it_gives_what_the_student_gives(config, molecules):
         torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=5e-5)
 
 
+@pytest.mark.parametrize(("dtype", "share"), [(torch.bfloat16, 0.01), int8_case(torch.int8, 0.03)])
 @pytest.mark.parametrize("molecules", MOLECULES.values(), ids=MOLECULES)
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_in_bfloat16_it_gives_the_same_but_for_rounding(config, molecules):
+def test_in_fewer_bits_it_gives_the_same_but_for_rounding(config, molecules, dtype, share):
     student = student_of(config)
     batch = batch_of(student, molecules)
     with torch.inference_mode():
         expected = student(*batch)
-    for ours, exact in zip(CpuStudent(student, torch.bfloat16)(*batch), expected, strict=True):
-        assert 0 < (ours - exact).abs().mean() < 0.01 * exact.abs().mean()
+    for ours, exact in zip(CpuStudent(student, dtype)(*batch), expected, strict=True):
+        assert 0 < (ours - exact).abs().mean() < share * exact.abs().mean()
 
 
-def test_in_bfloat16_batch_mates_do_not_matter():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, int8_case(torch.int8)])
+def test_in_fewer_bits_batch_mates_do_not_matter(dtype):
     student = load_weights("small").student.eval()
-    ours = CpuStudent(student, torch.bfloat16)
+    ours = CpuStudent(student, dtype)
     batch = batch_of(student, ["CC(=O)Oc1ccccc1C(=O)O", "CC(=O)Oc1ccccc1C(=O)N", "CCCCCCCCCCCCO"] * 20)
     for one, other in zip(ours(*(part[:1] for part in batch)), ours(*batch), strict=True):
         torch.testing.assert_close(one[0], other[0], rtol=1e-4, atol=1e-4)
@@ -94,6 +96,11 @@ def test_the_shipped_weights_give_the_same_to_a_hundredth_of_a_millielectronvolt
 
 
 PAGE = mmap.PAGESIZE
+TOLERANCES = {
+    torch.float32: {"rtol": 2e-5, "atol": 5e-5},
+    torch.bfloat16: {"rtol": 0.1, "atol": 0.1},
+    torch.int8: {"rtol": 0.3, "atol": 0.3},
+}
 
 
 class GuardedSpace:
@@ -117,16 +124,16 @@ class GuardedSpace:
         if libc.mprotect(ctypes.c_void_p(end), ctypes.c_size_t(PAGE), 0):
             pytest.skip("memory cannot be protected here")
         tensor = torch.frombuffer(memory, dtype=dtype, count=size, offset=pages * PAGE - width * size)
-        return tensor.fill_(math.nan)
+        return tensor.fill_(math.nan if dtype.is_floating_point else torch.iinfo(dtype).max)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="mprotect")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, int8_case(torch.int8)])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_no_tile_reaches_beyond_its_memory(config, dtype):
     student = student_of(config)
     ours = CpuStudent(student, dtype)
-    tolerance = {"rtol": 2e-5, "atol": 5e-5} if dtype == torch.float32 else {"rtol": 0.1, "atol": 0.1}
+    tolerance = TOLERANCES[dtype]
     for atoms in (1, 2, 5, 6, 7, 14, 15, 16, 30, 31, 32, 33):
         batch = batch_of(student, ["C" * atoms] * (1 + atoms % 3))
         ours._spaces = [GuardedSpace()]

@@ -1,6 +1,11 @@
 """The number format of the matrix products: who chooses it, and what depends on it."""
 
+import itertools
 import json
+import os
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -8,10 +13,11 @@ import polars as pl
 import pytest
 import torch
 from conftest import TARGETS, TOY_TRAINING
+from students import int8_case
 
 from stkd_screen import load, precision
 from stkd_screen.errors import StkdError
-from stkd_screen.precision import choose_precision
+from stkd_screen.precision import choose_precision, choose_student_precision
 from stkd_screen.speed.measure import MATMUL_SIDE
 from stkd_screen.teach.tables import read_labelled
 from stkd_screen.teach.train import StudentTrainer, train
@@ -21,24 +27,50 @@ SMILES = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "C1CC", "CN1C=NC2=C1C(=O)
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-@pytest.mark.parametrize("fast", [True, False])
-def test_auto_is_bfloat16_where_that_is_faster(fast, monkeypatch):
-    monkeypatch.setattr(precision, "cpu_multiplies_bfloat16", lambda: fast)
-    assert choose_precision("auto", CPU) == ("bfloat16" if fast else "float32")
-    assert choose_precision("auto", CUDA) == "bfloat16"
-    assert load("small", "cpu").precision == ("bfloat16" if fast else "float32")
+@pytest.mark.parametrize("bfloat16", [True, False])
+@pytest.mark.parametrize("int8", [True, False])
+def test_auto_is_what_is_fast(bfloat16, int8, monkeypatch):
+    monkeypatch.setattr(precision, "cpu_multiplies_bfloat16", lambda: bfloat16)
+    monkeypatch.setattr(precision, "cpu_multiplies_int8", lambda: int8)
+    of_training = "bfloat16" if bfloat16 else "float32"
+    of_a_student = "int8" if int8 and not bfloat16 else of_training
+    assert choose_precision("auto", CPU) == of_training
+    assert choose_student_precision("auto", CPU) == load("small", "cpu").precision == of_a_student
+    assert choose_precision("auto", CUDA) == choose_student_precision("auto", CUDA) == "bfloat16"
 
 
 def test_what_is_asked_for_is_taken():
-    for device in (CPU, CUDA):
-        assert choose_precision("float32", device) == "float32"
-        assert choose_precision("bfloat16", device) == "bfloat16"
-    with pytest.raises(StkdError, match="unknown precision 'half'; give auto, float32 or bfloat16"):
-        choose_precision("half", CPU)
+    for device, choose in itertools.product((CPU, CUDA), (choose_precision, choose_student_precision)):
+        assert choose("float32", device) == "float32"
+        assert choose("bfloat16", device) == "bfloat16"
+        with pytest.raises(StkdError, match="unknown precision 'half'; give auto, float32, bfloat16, int8"):
+            choose("half", device)
 
 
-def test_bfloat16_moves_predictions_of_the_shipped_weights_by_less_than_a_tenth_of_their_errors():
-    exact, rounded = (load("small", "cpu", precision=name).embed(SMILES) for name in ("float32", "bfloat16"))
+def test_int8_is_for_students_on_a_cpu(toy, run_command):
+    with pytest.raises(StkdError, match="int8 is there for a student's forward pass on a CPU alone"):
+        choose_student_precision("int8", CUDA)
+    with pytest.raises(StkdError, match="int8 is there"):
+        load("small", "cpu", precision="int8", compile=True)
+    train = ("train", toy.table, "--target", TARGETS[0], "-o", toy.table.parent / "never")
+    refused = run_command(*train, "--precision", "int8", "--device", "cpu")
+    assert refused.returncode == 1 and "int8 is there" in refused.stderr
+    refused = run_command("evaluate", "slim-teacher", toy.table, "--precision", "int8", "--device", "cpu")
+    assert refused.returncode == 1 and "int8 is there" in refused.stderr
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="instructions of x86")
+def test_int8_is_refused_where_sums_would_overflow(tmp_path):
+    command = [sys.executable, "-m", "stkd_screen", "embed", "-", "-o", tmp_path / "out.parquet"]
+    command += ["--precision", "int8", "--device", "cpu"]
+    old = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    refused = subprocess.run(command, env=old, input="CCO", text=True, capture_output=True)
+    assert refused.returncode == 1 and "no instructions for int8" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["bfloat16", int8_case("int8")])
+def test_predictions_of_the_shipped_weights_move_by_less_than_a_tenth_of_their_errors(name):
+    exact, rounded = (load("small", "cpu", precision=each).embed(SMILES) for each in ("float32", name))
     assert exact["error"].equals(rounded["error"])
     for column, mae in (("homo_ev", 0.080), ("lumo_ev", 0.083), ("gap_ev", 0.108)):
         moved = (exact[column] - rounded[column]).abs()

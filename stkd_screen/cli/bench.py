@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stkd_screen.cli.options import Device, Precision
+from stkd_screen.cli.options import Device, StudentPrecision
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,7 +24,7 @@ def speed(
     ] = None,
     model: Annotated[str, typer.Option(help="Shipped model name or weights folder.")] = "small",
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: StudentPrecision = "auto",
     molecules: Annotated[
         int | None,
         typer.Option(min=1, help="How many, from the first on. [default: what a minute is enough for]"),
@@ -106,7 +106,7 @@ def search(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of these choices.")] = 0,
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: StudentPrecision = "auto",
     json_output: Annotated[bool, typer.Option("--json", help="Print nothing but the JSON line.")] = False,
 ) -> None:
     """How early a ranking by embedding finds the actives of a target, beside one by ECFP4 and Tanimoto.

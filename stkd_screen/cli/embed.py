@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stkd_screen.cli.options import Device, Precision, SmilesColumn
+from stkd_screen.cli.options import Device, SmilesColumn, StudentPrecision
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,7 +33,7 @@ def embed(
         ),
     ] = None,
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: StudentPrecision = "auto",
     smiles_column: SmilesColumn = None,
     id_column: Annotated[
         str | None,

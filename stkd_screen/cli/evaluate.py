@@ -8,11 +8,11 @@ import typer
 from stkd_screen.cli.options import (
     Device,
     OptionalData,
-    Precision,
     SmilesColumn,
     SplitBy,
     SplitColumn,
     SplitSeed,
+    StudentPrecision,
 )
 
 
@@ -49,7 +49,7 @@ def evaluate(
         int, typer.Option(min=1, help="Molecules to choose from them at random, where there are more.")
     ] = 1000,
     device: Device = "auto",
-    precision: Precision = "float32",
+    precision: StudentPrecision = "float32",
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """MAE, RMSE and R2, or AUC, of each target on each split.
@@ -77,7 +77,7 @@ def evaluate(
     )
     from stkd_screen.cli.training import read_for_model
     from stkd_screen.encoder import choose_device
-    from stkd_screen.precision import choose_precision
+    from stkd_screen.precision import choose_student_precision
     from stkd_screen.teach.calibrate import interval_metrics, predictions_with_half_widths
     from stkd_screen.teach.evaluate import evaluate_model, predictions
     from stkd_screen.teach.kinds import errors_by_kind, furthest_off
@@ -92,7 +92,6 @@ def evaluate(
         raise typer.BadParameter("--by-kind and --worst compare with labels: give tables")
     notes = Terminal(stderr=True)
     chosen = choose_device(device)
-    precision = choose_precision(precision, chosen)
     measured: dict[str, dict] = {}
     tables = []
     if data:
@@ -111,7 +110,9 @@ def evaluate(
         targets, asked = model.targets, split or SPLITS
         half_widths = None
         if model.weights is not None and model.weights.errors:
-            predicted, half_widths = predictions_with_half_widths(model.weights, labelled, asked, precision)
+            predicted, half_widths = predictions_with_half_widths(
+                model.weights, labelled, asked, model.precision
+            )
         else:
             predicted = predictions(lambda rows: model.predict(labelled, rows), targets, labelled, asked)
         measured |= evaluate_model(predicted, targets, labelled, asked)
@@ -131,7 +132,8 @@ def evaluate(
             tables.append(worst_table(measured["worst"], targets))
     if writings:
         student = load_weights(weights, with_errors=False)
-        spread = spread_over_writings(student, writings, writings_molecules, chosen, precision)
+        of_student = choose_student_precision(precision, chosen)
+        spread = spread_over_writings(student, writings, writings_molecules, chosen, of_student)
         measured["writings"] = spread
         tables.append(writings_table(spread, student.targets))
     if json_output:

@@ -16,6 +16,13 @@ Precision = Annotated[
         help="Of the matrix products: float32, bfloat16, or auto: bfloat16 where the device is faster in it."
     ),
 ]
+StudentPrecision = Annotated[
+    str,
+    typer.Option(
+        help="Of the matrix products: float32, bfloat16, int8 (on a CPU), or auto: bfloat16 where the device "
+        "is faster in it, else int8 where it is faster in that."
+    ),
+]
 SmilesColumn = Annotated[
     str | None, typer.Option(help="SMILES column, by name or number from 1. [default: found by name]")
 ]

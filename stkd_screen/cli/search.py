@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stkd_screen.cli.options import Device, Precision, SmilesColumn
+from stkd_screen.cli.options import Device, SmilesColumn, StudentPrecision
 
 if TYPE_CHECKING:
     import polars as pl
@@ -63,7 +63,7 @@ def search(
         str | None, typer.Option(help="Id column of a table, by name or number from 1.")
     ] = None,
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: StudentPrecision = "auto",
 ) -> None:
     """The molecules most like each query: cosine of the embeddings, with ECFP4 Tanimoto beside it.
 

@@ -13,6 +13,7 @@ from stkd_screen.cpu.vectors import narrowed, widened
 from stkd_screen.jit import cached, index
 
 EPSILON = 1e-5  # of nn.LayerNorm
+SMALLEST_BITS = int(np.float32(1e-30).view(np.int32))  # instead of 0, which nothing can be divided by
 
 # Sums may be taken in any order, so that they fill vector registers; NaN and infinity stay what they are.
 REORDERED = {"reassoc", "contract", "arcp", "nsz"}
@@ -93,6 +94,30 @@ def gelu(bias, x):  # type: ignore[no-untyped-def]
             y = widened(x[i, d]) + bias[d]
             y = np.float32(0.5) * y * (np.float32(1.0) + _erf(y * np.float32(math.sqrt(0.5))))
             x[i, d] = narrowed(x, y)
+
+
+@kernel
+def to_int8(x, scales, rounded):  # type: ignore[no-untyped-def]
+    """Each row of x in steps of its scale, its largest value / 127: changes `scales` and `rounded`."""
+    # Without their sign floats are in the order of their bits, and whole numbers fill vector registers.
+    bits, largest = x.view(np.int32), scales.view(np.int32)
+    for i in range(len(x)):
+        most = np.int32(SMALLEST_BITS)
+        for d in range(x.shape[1]):
+            most = max(most, bits[i, d] & np.int32(0x7FFFFFFF))
+        largest[i] = most
+        steps = np.float32(127.0) / scales[i]
+        for d in range(x.shape[1]):
+            rounded[i, d] = np.int8(np.rint(x[i, d] * steps))
+        scales[i] /= np.float32(127.0)
+
+
+@kernel
+def from_int8(sums, row_scales, column_scales, out):  # type: ignore[no-untyped-def]
+    """Sums of products of two such matrices as what they stand for, as far as there are scales."""
+    for i in range(len(row_scales)):
+        for j in range(len(column_scales)):
+            out[i, j] = np.float32(sums[i, j]) * row_scales[i] * column_scales[j]
 
 
 @helper

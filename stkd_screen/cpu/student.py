@@ -17,13 +17,15 @@ from torch import Tensor, nn
 
 from stkd_screen.cpu.attention import ROWS, attend, whole, whole_tiles
 from stkd_screen.cpu.kernels import add_and_norm, gelu, norm, sum_of_entries
+from stkd_screen.cpu.products import Product
+from stkd_screen.cpu.space import Space
 from stkd_screen.smiles.tokens import NOTHING
 from stkd_screen.student import FingerprintHead, Layer, Student
 
 CACHE_LINE = 16  # floats
-# oneDNN, which multiplies bfloat16, compiles a kernel for each shape and keeps a thousand of them: 400 MB.
-# With rows in such multiples there are few shapes.
-ROWS_OF_A_PRODUCT = {torch.float32: 1, torch.bfloat16: 64}
+# oneDNN, which multiplies bfloat16 and int8, compiles a kernel for each shape and keeps a thousand of them:
+# 400 MB. With rows in such multiples there are few shapes.
+ROWS_OF_A_PRODUCT = {torch.float32: 1, torch.bfloat16: 64, torch.int8: 64}
 LOG2_E = math.log2(math.e)
 
 
@@ -33,12 +35,14 @@ class CpuStudent:
     The student must not change afterwards: of some of its parameters this holds copies.
 
     Args:
-        dtype: of the matrix products over all tokens, and of what they read and give: float32 or bfloat16.
-            Everything else is float32.
+        dtype: of the matrix products over all tokens: float32, bfloat16 or int8. Everything else is float32,
+            but what bfloat16 products read and give.
     """
 
     def __init__(self, student: Student, dtype: torch.dtype = torch.float32) -> None:
-        self.student, self.dtype = student, dtype
+        self.student = student
+        self._rows = ROWS_OF_A_PRODUCT[dtype]
+        self._activations = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
         pair_bias = (
             torch.zeros(student.config.heads, 0)
             if student.pair_bias is None
@@ -49,7 +53,7 @@ class CpuStudent:
         self._last = _LastLayer(layers[-1], pair_bias)
         self._norms = [layer.attention_norm for layer in layers]  # each layer prepares the next one's input
         self._head = student.fingerprint and _Head(student.fingerprint, dtype)
-        self._spaces: list[_Space] = []  # those that no thread is using
+        self._spaces: list[Space] = []  # those that no thread is using
 
     @torch.inference_mode()
     def __call__(self, tokens: Tensor, n_atoms: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,43 +61,26 @@ class CpuStudent:
         try:
             space = self._spaces.pop()
         except IndexError:
-            space = _Space()
+            space = Space()
         try:
             return self._forward(tokens, n_atoms, pairs, space)
         finally:
             self._spaces.append(space)
 
-    def _forward(
-        self, tokens: Tensor, n_atoms: Tensor, pairs: Tensor, space: "_Space"
-    ) -> tuple[Tensor, Tensor]:
+    def _forward(self, tokens: Tensor, n_atoms: Tensor, pairs: Tensor, space: Space) -> tuple[Tensor, Tensor]:
         B, T, entries = tokens.shape
         n_atoms = n_atoms.view(B)
         pairs = pairs.view(B, T, T) if self.student.config.surroundings else pairs[:0]
         N, D = B * T, self.student.config.width
-        M = whole(N, ROWS_OF_A_PRODUCT[self.dtype])  # rows that products are computed of; the rest is noise
-        x, normed = space("x", N, D), space("normed", M, D, dtype=self.dtype)
+        M = whole(N, self._rows)  # rows that products are computed of; the rest is noise
+        x, normed = space("x", N, D), space("normed", M, D, dtype=self._activations)
         sum_of_entries(tokens.view(N, entries), NOTHING, self.student.table.detach(), x)
         norm(x, *_gain_and_shift(self._norms[0]), normed[:N])
         for layer, next_norm in zip(self._layers, self._norms[1:], strict=True):
             layer(x, normed, n_atoms, pairs, next_norm, space)
         summary = self.student.norm(self._last(x, normed[:N].float(), pairs, T))
-        embedding = summary if self._head is None else self._head(x, T, M, space)
+        embedding = summary if self._head is None else self._head(x, normed, T, space)
         return embedding, self.student.readout(summary)
-
-
-class _Space:
-    """Tensors by name, which grow when they must and otherwise stay where they are."""
-
-    def __init__(self) -> None:
-        self._tensors: dict[str, Tensor] = {}
-
-    def __call__(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """A tensor holding anything; a name has the same dtype at all times."""
-        size = math.prod(shape)
-        tensor = self._tensors.get(name)
-        if tensor is None or len(tensor) < size:
-            tensor = self._tensors[name] = torch.empty(size, dtype=dtype)
-        return tensor[:size].view(shape)
 
 
 class _AllTokens:
@@ -102,7 +89,7 @@ class _AllTokens:
     def __init__(self, layer: Layer, pair_bias: Tensor, dtype: torch.dtype) -> None:
         """Args: pair_bias is (H, PAIRS)."""
         attention = layer.attention
-        self.dtype, self.key_width = dtype, attention.key_width
+        self.key_width = attention.key_width
         self.pair_bias = (pair_bias * LOG2_E).contiguous()
         D = attention.project.in_features
         # (H, K, D) each; the scores are to come out scaled, as exponents of 2.
@@ -114,15 +101,15 @@ class _AllTokens:
             key = torch.cat([key, bias[1]], 1)
         value = _in_whole_tiles(value)
         # Queries and values with a row for each token, keys with a column: what `attend` takes.
-        self.project = torch.cat([query.flatten(0, 1), value.flatten(0, 1)]).T.contiguous().to(dtype)
-        self.key = key.flatten(0, 1).contiguous().to(dtype)
+        self.project = Product(torch.cat([query.flatten(0, 1), value.flatten(0, 1)]).T.contiguous(), dtype)
+        self.key = Product(key.flatten(0, 1).contiguous().T, dtype)
         out = attention.out.weight.detach().T.view(attention.heads, self.key_width, D)
-        self.out = _in_whole_tiles(out).flatten(0, 1).contiguous().to(dtype)
+        self.out = Product(_in_whole_tiles(out).flatten(0, 1).contiguous(), dtype)
         self.no_bias = torch.zeros(D)
         self.feed_forward_norm = layer.feed_forward_norm
         up, down = cast(nn.Linear, layer.feed_forward[0]), cast(nn.Linear, layer.feed_forward[2])
-        self.up, self.up_bias = _transposed(up, dtype), up.bias.detach()
-        self.down, self.down_bias = _transposed(down, dtype), down.bias.detach()
+        self.up, self.up_bias = _product(up, dtype), up.bias.detach()
+        self.down, self.down_bias = _product(down, dtype), down.bias.detach()
 
     def __call__(
         self,
@@ -131,33 +118,32 @@ class _AllTokens:
         n_atoms: Tensor,
         pairs: Tensor,
         next_norm: nn.LayerNorm,
-        space: _Space,
+        space: Space,
     ) -> None:
         """Change x (N, D) as the layer does, and `normed` from its own norm of x to the next layer's.
 
         `normed` has M >= N rows.
         """
-        (N, D), M = x.shape, len(normed)
+        N = len(x)
         mixed = self.attend(N, normed, n_atoms, pairs, space)
-        branch = torch.mm(mixed, self.out, out=space("branch", M, D, dtype=self.dtype))
+        branch = self.out(mixed, N, space, "branch")
         add_and_norm(branch[:N], self.no_bias, *_gain_and_shift(self.feed_forward_norm), x, normed[:N])
-        hidden = torch.mm(normed, self.up, out=space("wide", M, self.up.shape[1], dtype=self.dtype))
+        hidden = self.up(normed, N, space, "wide")
         gelu(self.up_bias, hidden[:N])
-        torch.mm(hidden, self.down, out=branch)
+        branch = self.down(hidden, N, space, "branch")
         add_and_norm(branch[:N], self.down_bias, *_gain_and_shift(next_norm), x, normed[:N])
 
-    def attend(self, N: int, normed: Tensor, n_atoms: Tensor, pairs: Tensor, space: _Space) -> Tensor:
+    def attend(self, N: int, normed: Tensor, n_atoms: Tensor, pairs: Tensor, space: Space) -> Tensor:
         """Attention as in student.Attention, up to what its `out` takes: (M, heads in whole tiles)."""
         M, T = len(normed), N // len(n_atoms)
-        wide = space("wide", M, self.project.shape[1], dtype=self.dtype)
-        projected = torch.mm(normed, self.project, out=wide)
+        projected = self.project(normed, N, space, "wide")
         # Some tiles reach beyond the last token. With an odd number of cache lines to a row, the rows do not
         # compete for the same places of the cache.
         columns = (math.ceil(M / CACHE_LINE) + 1 | 1) * CACHE_LINE
-        keys = space("keys", len(self.key), columns, dtype=self.dtype)
-        torch.mm(self.key, normed.T, out=keys[:, :M])
+        keys = space("keys", self.key.outputs, columns, dtype=normed.dtype)
+        self.key.transposed(normed, N, space, keys)
         scores = space("scores", ROWS, whole_tiles(T))
-        mixed = space("mixed", M, len(self.out), dtype=self.dtype)
+        mixed = space("mixed", M, self.out.inputs, dtype=normed.dtype)
         attend(n_atoms, pairs, self.pair_bias, self.key_width, projected[:N], keys, scores, mixed[:N])
         return mixed
 
@@ -196,17 +182,15 @@ class _Head:
     """FingerprintHead."""
 
     def __init__(self, head: FingerprintHead, dtype: torch.dtype) -> None:
-        self.dtype, self.norm = dtype, head.norm
-        self.token, self.token_bias = _transposed(head.token, dtype), head.token.bias.detach()
+        self.norm = head.norm
+        self.token, self.token_bias = _product(head.token, dtype), head.token.bias.detach()
         self.molecule = head.molecule
 
-    def __call__(self, x: Tensor, T: int, M: int, space: _Space) -> Tensor:
-        """(B, E), by products of M rows."""
-        N, D = x.shape
-        normed = space("normed", M, D, dtype=self.dtype)
+    def __call__(self, x: Tensor, normed: Tensor, T: int, space: Space) -> Tensor:
+        """(B, E); `normed`, with M >= N rows, becomes the head's own norm of x."""
+        N = len(x)
         norm(x, *_gain_and_shift(self.norm), normed[:N])
-        wide = space("wide", M, self.token.shape[1], dtype=self.dtype)
-        hidden = torch.mm(normed, self.token, out=wide)[:N]
+        hidden = self.token(normed, N, space, "wide")[:N]
         gelu(self.token_bias, hidden)
         return self.molecule(hidden.view(N // T, T, -1).sum(1, dtype=torch.float32) / 16)
 
@@ -217,8 +201,8 @@ def _in_whole_tiles(heads: Tensor) -> Tensor:
     return F.pad(heads, (0, 0, 0, whole_tiles(K) - K))
 
 
-def _transposed(linear: nn.Linear, dtype: torch.dtype) -> Tensor:
-    return linear.weight.detach().T.contiguous().to(dtype)
+def _product(linear: nn.Linear, dtype: torch.dtype) -> Product:
+    return Product(linear.weight.detach().T.contiguous(), dtype)
 
 
 def _gain_and_shift(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:

@@ -59,7 +59,7 @@ def measure(
         device: auto, cpu, cuda or cuda:N.
         molecules: how many; by default as many as about a minute is enough for.
         batch_tokens: most tokens in one forward pass; by default what suits the device.
-        precision: auto, float32 or bfloat16.
+        precision: auto, float32, bfloat16 or int8.
         repeats: of each measurement.
         report: told what comes next.
 
@@ -158,10 +158,11 @@ def matmul_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
     """The best of ten products of large square matrices, in the type that the forward pass computes in."""
     side = MATMUL_SIDE[device.type]
     factor = torch.randn(side, side, device=device).to(dtype)
+    multiply = torch._int_mm if dtype == torch.int8 else torch.mm
     seconds: dict[str, float] = {}
     for k in range(10):
         with _timed(seconds, str(k), device):
-            factor @ factor
+            multiply(factor, factor)
     return 2 * side**3 / min(seconds.values())
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from stkd_screen.batching import equal_length_batches
-from stkd_screen.precision import autocast
+from stkd_screen.precision import autocast, choose_precision, choose_student_precision
 from stkd_screen.smiles import Molecules
 from stkd_screen.targets import Target
 from stkd_screen.teach.coverage import Coverage
@@ -138,6 +138,7 @@ class Model:
     targets: list[Target]
     training: dict[str, Any]
     needs_graphs: bool
+    precision: str  # that it is computed in
     predict: Callable[[LabelledMolecules, np.ndarray], np.ndarray]  # standardised predictions of rows
     weights: Weights | None = None  # of a student, on the device
 
@@ -151,21 +152,25 @@ def load_model(name: str | Path, device: torch.device, precision: str = "float32
 
     Raises:
         WeightsError: see `load_weights`.
+        StkdError: the model cannot be computed in that precision.
     """
     if model_kind(find_weights(name)) == "teacher":
+        precision = choose_precision(precision, device)
         teacher = load_teacher(name)
         graphormer = teacher.model.to(device)
 
         def predict_graphs(data: LabelledMolecules, rows: np.ndarray) -> np.ndarray:
             return predict(graphormer, data.molecules, data.needed_graphs(), rows, precision)
 
-        return Model(teacher.targets, teacher.training, True, predict_graphs)
+        return Model(teacher.targets, teacher.training, True, precision, predict_graphs)
+    precision = choose_student_precision(precision, device)
     weights = load_weights(name)
     student = weights.student.to(device)
     return Model(
         weights.targets,
         weights.training,
         False,
+        precision,
         lambda data, rows: predict_student(student, data.molecules, rows, precision),
         weights,
     )
