@@ -20,6 +20,7 @@ from stkd_screen.smiles.pairs import PAIRS
 from stkd_screen.smiles.tokens import (
     ENTRIES_PER_TOKEN,
     ENTRIES_PER_TOKEN_SURROUNDED,
+    ENVIRONMENT_ENTRIES,
     ENVIRONMENT_1,
     NOTHING,
     VOCABULARY_SIZE,
@@ -41,6 +42,8 @@ class StudentConfig:
     # Beyond the paper:
     surroundings: bool = False  # atom tokens alone, with their surroundings and pairs (smiles/tokens.py)
     fingerprint: int = 0  # E, width of an embedding taught by ECFP4; 0: the embedding is the state of [V]
+    # Environments are for that embedding alone: with them, energies are learned by heart (docs/log.md).
+    late_environments: bool = False
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -60,11 +63,19 @@ PRESETS = {
     "paper": StudentConfig(width=512, heads=16, feed_forward=2048, dropout=0.1),
     # The same with what is better than the paper: 27M parameters, 5M more of them in the table.
     "large": StudentConfig(
-        width=512, heads=16, feed_forward=2048, dropout=0.1, surroundings=True, fingerprint=512
+        width=512,
+        heads=16,
+        feed_forward=2048,
+        dropout=0.1,
+        surroundings=True,
+        fingerprint=512,
+        late_environments=True,
     ),
     # For CPUs: 1.3M parameters in its layers, 2.8M with its table; without dropout, which only slows a
     # student that still underfits.
-    "small": StudentConfig(width=128, heads=8, feed_forward=512, surroundings=True, fingerprint=256),
+    "small": StudentConfig(
+        width=128, heads=8, feed_forward=512, surroundings=True, fingerprint=256, late_environments=True
+    ),
     # For experiments: 0.4M parameters, the paper's number of layers and the paper's tokens.
     "mini": StudentConfig(width=64, heads=4, feed_forward=256),
     # For tests and first tries: seconds to train, no use for chemistry.
@@ -244,9 +255,7 @@ class Student(nn.Module):
         B, T, _ = tokens.shape
         pair_bias = self.bias_between(pairs)
         row, column = bias_mask_factors(n_atoms, T, self.table.dtype)
-        x = F.embedding_bag(
-            tokens.view(B * T, self.entries).int(), self.table, mode="sum", padding_idx=NOTHING
-        ).view(B, T, -1)
+        x = self.sum_of_entries(self.first_entries(tokens))
         for layer in cast(list[Layer], self.layers[:-1]):
             if learned is not None:
                 learned.add_bias(layer, x)
@@ -262,8 +271,28 @@ class Student(nn.Module):
         # Under bfloat16 autocast the readout stays in float32: it costs nothing and would round to 5 meV.
         with torch.autocast(x.device.type, enabled=False):
             summary = self.norm(state.to(self.norm.weight.dtype))
-            embedding = summary if self.fingerprint is None else self.fingerprint(x.to(summary.dtype))
-            return embedding, self.readout(summary)
+            return self.embed(summary, x.to(summary.dtype), tokens), self.readout(summary)
+
+    def first_entries(self, tokens: Tensor) -> Tensor:
+        """(B, T, entries) those that the first layer sees."""
+        if not self.config.late_environments:
+            return tokens
+        before, after = ENVIRONMENT_ENTRIES.start, ENVIRONMENT_ENTRIES.stop
+        return torch.cat([tokens[..., :before], tokens[..., after:]], dim=-1)
+
+    def sum_of_entries(self, entries: Tensor) -> Tensor:
+        """(B, T, entries) -> (B, T, D), the sum of their rows of the table."""
+        flat = entries.reshape(-1, entries.shape[-1]).int()
+        rows = F.embedding_bag(flat, self.table, mode="sum", padding_idx=NOTHING)
+        return rows.view(*entries.shape[:2], -1)
+
+    def embed(self, summary: Tensor, x: Tensor, tokens: Tensor) -> Tensor:
+        """The embedding, given the final state of [V] (B, D) and what the last layer read (B, T, D)."""
+        if self.fingerprint is None:
+            return summary
+        if self.config.late_environments:
+            x = x + self.sum_of_entries(tokens[..., ENVIRONMENT_ENTRIES])
+        return self.fingerprint(x)
 
     def bias_between(self, pairs: Tensor | None) -> Tensor | None:
         """What is added to the scores of attention in every layer; None for a student without surroundings.

@@ -29,6 +29,7 @@ CONFIGS = {
     "small": PRESETS["small"],
     "odd": ODD,
     "odd, beyond": replace(ODD, surroundings=True, fingerprint=11),
+    "odd, late environments": replace(ODD, surroundings=True, fingerprint=11, late_environments=True),
     "heads of 17": replace(ODD, width=51),
     "heads of 32": replace(ODD, width=64, heads=2),
     "one layer": replace(ODD, standard_layers=0, biased_layers=1),

@@ -7,9 +7,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from students import student_of
 
 from stkd_screen.smiles import pack_smiles, pretransform
-from stkd_screen.smiles.tokens import ENVIRONMENT_1, NOTHING, VIRTUAL, lay_out, token_counts
+from stkd_screen.smiles.tokens import (
+    ENVIRONMENT_1,
+    ENVIRONMENT_ENTRIES,
+    NOTHING,
+    VIRTUAL,
+    lay_out,
+    token_counts,
+)
 from stkd_screen.student import PRESETS, Attention, Student, StudentConfig
 
 CONFIG = StudentConfig(width=48, heads=3, feed_forward=96, standard_layers=2, biased_layers=2)
@@ -164,6 +172,19 @@ def test_a_hash_never_trained_says_nothing():
     assert not student.table[ENVIRONMENT_1:].any()
     assert student.table[VIRTUAL:ENVIRONMENT_1].any(dim=1).all()
     assert not student.pair_bias.any()  # nor do pairs farther apart than any in training
+
+
+def test_late_environments_are_for_the_embedding_alone():
+    early, late = (replace(BEYOND_THE_PAPER, fingerprint=8, late_environments=late) for late in (False, True))
+    batch = mixed_batch(surroundings=True)
+    others = [part.clone() for part in batch]
+    others[0][..., ENVIRONMENT_ENTRIES] = batch[0][..., ENVIRONMENT_ENTRIES].flip(1)
+    for config in (early, late):
+        student = student_of(config)
+        (embedding, prediction), (other, moved) = student(*batch), student(*others)
+        assert not torch.allclose(embedding, other)
+        assert torch.equal(prediction, moved) == config.late_environments
+    assert not student_of(replace(late, fingerprint=0))(*batch)[0].isnan().any()  # they are left out
 
 
 def test_pairs_are_added_in_the_type_of_the_linear_algebra():

@@ -19,7 +19,7 @@ from stkd_screen.cpu.attention import ROWS, attend, whole, whole_tiles
 from stkd_screen.cpu.kernels import add_and_norm, gelu, norm, sum_of_entries
 from stkd_screen.cpu.products import Product
 from stkd_screen.cpu.space import Space
-from stkd_screen.smiles.tokens import NOTHING
+from stkd_screen.smiles.tokens import ENVIRONMENT_ENTRIES, NOTHING
 from stkd_screen.student import FingerprintHead, Layer, Student
 
 CACHE_LINE = 16  # floats
@@ -68,19 +68,32 @@ class CpuStudent:
             self._spaces.append(space)
 
     def _forward(self, tokens: Tensor, n_atoms: Tensor, pairs: Tensor, space: Space) -> tuple[Tensor, Tensor]:
-        B, T, entries = tokens.shape
+        B, T, _ = tokens.shape
         n_atoms = n_atoms.view(B)
         pairs = pairs.view(B, T, T) if self.student.config.surroundings else pairs[:0]
         N, D = B * T, self.student.config.width
         M = whole(N, self._rows)  # rows that products are computed of; the rest is noise
         x, normed = space("x", N, D), space("normed", M, D, dtype=self._activations)
-        sum_of_entries(tokens.view(N, entries), NOTHING, self.student.table.detach(), x)
+        self._sum_of_entries(self.student.first_entries(tokens), x)
         norm(x, *_gain_and_shift(self._norms[0]), normed[:N])
         for layer, next_norm in zip(self._layers, self._norms[1:], strict=True):
             layer(x, normed, n_atoms, pairs, next_norm, space)
         summary = self.student.norm(self._last(x, normed[:N].float(), pairs, T))
-        embedding = summary if self._head is None else self._head(x, normed, T, space)
-        return embedding, self.student.readout(summary)
+        return self._embed(summary, x, normed, tokens, space), self.student.readout(summary)
+
+    def _sum_of_entries(self, entries: Tensor, x: Tensor) -> None:
+        """x (B * T, D) becomes the sum of the rows of the table that `entries` (B, T, entries) name."""
+        sum_of_entries(entries.reshape(len(x), -1), NOTHING, self.student.table.detach(), x)
+
+    def _embed(self, summary: Tensor, x: Tensor, normed: Tensor, tokens: Tensor, space: Space) -> Tensor:
+        """As `Student.embed`; changes x, and `normed` with its M rows."""
+        if self._head is None:
+            return summary
+        if self.student.config.late_environments:
+            environments = space("environments", *x.shape)
+            self._sum_of_entries(tokens[..., ENVIRONMENT_ENTRIES], environments)
+            x += environments
+        return self._head(x, normed, tokens.shape[1], space)
 
 
 class _AllTokens:

@@ -13,7 +13,7 @@ Beyond the paper, a student may be given [V] and n atom tokens alone, half as ma
 (see surroundings.py), and what lies between each two of them (see pairs.py):
 
     atom   element, charge, hydrogens, its shape, its environments of radius 1 and 2, the shape of each of
-           its bonds
+           its bonds; a student may add the environments after its layers
 
 There are no positions, no types of bonds and no aromaticity in them: hydrogens, charges and unsaturation say
 what the bonds are. So such a student gives one answer, however a molecule is written, but for a few odd rings
@@ -59,6 +59,7 @@ ENVIRONMENT_2 = ENVIRONMENT_1 + ENVIRONMENTS[0]
 VOCABULARY_SIZE_SURROUNDED = ENVIRONMENT_2 + ENVIRONMENTS[1]
 SHAPED_BONDS = 6  # of an atom, at most; those of the lowest shapes
 ENTRIES_PER_TOKEN_SURROUNDED = 6 + SHAPED_BONDS
+ENVIRONMENT_ENTRIES = slice(4, 6)  # of a token
 
 
 def token_counts(molecules: Molecules, *, surroundings: bool = False) -> np.ndarray:
