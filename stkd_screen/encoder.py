@@ -15,7 +15,7 @@ import torch
 from stkd_screen.errors import StkdError, StkdWarning
 from stkd_screen.forward import ForwardPass, Result
 from stkd_screen.output import OutputOptions, result_table
-from stkd_screen.precision import choose_precision, choose_student_precision
+from stkd_screen.precision import choose_precision
 from stkd_screen.records import Records
 from stkd_screen.smiles import Molecules, pretransform
 from stkd_screen.targets import in_units
@@ -64,8 +64,7 @@ class Encoder:
         self.window = WINDOW[self.device.type]
         self.student = weights.student.to(self.device).eval()
         compile = self.device.type == "cuda" if compile is None else compile
-        choose = choose_precision if compile else choose_student_precision
-        self.precision = choose(precision, self.device)
+        self.precision = choose_precision(precision, self.device, int8=not compile)
         self.forward = ForwardPass(self.student, batch_tokens, compile, self.precision)
         self._finite_seen = False
 

@@ -7,41 +7,36 @@ from stkd_screen.errors import StkdError
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
-def choose_precision(precision: str, device: torch.device) -> str:
-    """The format for auto, float32 or bfloat16: auto is bfloat16 where a device multiplies in it faster.
+def choose_precision(precision: str, device: torch.device, *, int8: bool = False) -> str:
+    """The format by its name; auto is bfloat16 where a device is faster in it, or else int8, or else float32.
+
+    Args:
+        precision: auto or a format.
+        device: that computes.
+        int8: whether int8 will do: for the forward pass of a trained student on a CPU, not compiled.
 
     Raises:
-        StkdError: an unknown name, or int8, which is for the forward pass of a student on a CPU alone.
+        StkdError: an unknown name, or int8 where it will not do or where sums would overflow.
     """
-    if precision == "int8":
-        raise StkdError(
-            "int8 is there for a student's forward pass on a CPU alone, not for training, teachers and GPUs; "
-            "give auto, float32 or bfloat16"
-        )
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise StkdError(f"unknown precision {precision!r}; give auto, {', '.join(DTYPES)}")
+    int8 = int8 and device.type == "cpu"
     if precision == "auto":
-        return "bfloat16" if device.type == "cuda" or cpu_multiplies_bfloat16() else "float32"
+        if device.type == "cuda" or cpu_multiplies_bfloat16():
+            return "bfloat16"
+        return "int8" if int8 and cpu_multiplies_int8() else "float32"
+    if precision not in DTYPES:
+        known = "auto, float32, bfloat16 or int8" if int8 else "auto, float32 or bfloat16"
+        raise StkdError(f"unknown precision {precision!r}; give {known}")
+    if precision == "int8" and not int8:
+        raise StkdError(
+            "int8 is there for a student's forward pass on a CPU alone, not for training, teachers, GPUs and "
+            "torch.compile; give auto, float32 or bfloat16"
+        )
+    if precision == "int8" and not int8_products_are_exact():
+        raise StkdError(
+            "there are no instructions for int8 that may be used here (AVX512_VNNI or AVX_VNNI), and without "
+            "them sums overflow; give --precision auto or float32"
+        )
     return precision
-
-
-def choose_student_precision(precision: str, device: torch.device) -> str:
-    """The same for a trained student, which may be int8 on a CPU: auto is, where that is what is fast.
-
-    Raises:
-        StkdError: an unknown name, or int8 on a GPU or on a processor that would overflow.
-    """
-    if device.type == "cpu":
-        if precision == "int8":
-            if not int8_products_are_exact():
-                raise StkdError(
-                    "this processor has no instructions for int8 (AVX512_VNNI or AVX_VNNI), and without them "
-                    "products overflow; give --precision auto or float32"
-                )
-            return precision
-        if precision == "auto" and cpu_multiplies_int8() and not cpu_multiplies_bfloat16():
-            return "int8"
-    return choose_precision(precision, device)
 
 
 def cpu_multiplies_bfloat16() -> bool:
@@ -52,7 +47,7 @@ def cpu_multiplies_bfloat16() -> bool:
 
 def cpu_multiplies_int8() -> bool:
     """Whether this processor has instructions for it: AVX512_VNNI (from Cascade Lake, Zen 4 on)."""
-    return bool(torch.cpu._is_vnni_supported())
+    return bool(torch.cpu._is_vnni_supported()) and int8_products_are_exact()
 
 
 def int8_products_are_exact() -> bool:

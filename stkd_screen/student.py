@@ -20,8 +20,8 @@ from stkd_screen.smiles.pairs import PAIRS
 from stkd_screen.smiles.tokens import (
     ENTRIES_PER_TOKEN,
     ENTRIES_PER_TOKEN_SURROUNDED,
-    ENVIRONMENT_ENTRIES,
     ENVIRONMENT_1,
+    ENVIRONMENT_ENTRIES,
     NOTHING,
     VOCABULARY_SIZE,
     VOCABULARY_SIZE_SURROUNDED,
@@ -42,12 +42,15 @@ class StudentConfig:
     # Beyond the paper:
     surroundings: bool = False  # atom tokens alone, with their surroundings and pairs (smiles/tokens.py)
     fingerprint: int = 0  # E, width of an embedding taught by ECFP4; 0: the embedding is the state of [V]
-    # Environments are for that embedding alone: with them, energies are learned by heart (docs/log.md).
+    # Environments are for that embedding alone: made from them too, QM9's energies are learned by heart
+    # (docs/log.md).
     late_environments: bool = False
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.late_environments and not self.surroundings:
+            raise ValueError("late_environments without surroundings: there are no environments")
 
     @property
     def embedding_width(self) -> int:
@@ -252,7 +255,7 @@ class Student(nn.Module):
             embedding (B, E), by the fingerprint head, or (B, D), the final state of [V], where there is none;
             and prediction (B, targets), standardised.
         """
-        B, T, _ = tokens.shape
+        T = tokens.shape[1]
         pair_bias = self.bias_between(pairs)
         row, column = bias_mask_factors(n_atoms, T, self.table.dtype)
         x = self.sum_of_entries(self.first_entries(tokens))
@@ -287,7 +290,13 @@ class Student(nn.Module):
         return rows.view(*entries.shape[:2], -1)
 
     def embed(self, summary: Tensor, x: Tensor, tokens: Tensor) -> Tensor:
-        """The embedding, given the final state of [V] (B, D) and what the last layer read (B, T, D)."""
+        """The embedding (B, E), or (B, D) without a fingerprint head.
+
+        Args:
+            summary: (B, D) the final state of [V].
+            x: (B, T, D) what the last layer read.
+            tokens: as `forward` takes them.
+        """
         if self.fingerprint is None:
             return summary
         if self.config.late_environments:

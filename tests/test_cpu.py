@@ -16,8 +16,11 @@ from numba.core.errors import TypingError
 from students import int8_case, student_of
 
 from stkd_screen.cpu import CpuStudent, attention, kernels
+from stkd_screen.cpu.products import Product
+from stkd_screen.cpu.space import Space
 from stkd_screen.cpu.vectors import LANES, load, narrowed, store, sum_of_lanes, widened
 from stkd_screen.forward import in_threads
+from stkd_screen.precision import int8_products_are_exact
 from stkd_screen.smiles import pack_smiles, pretransform
 from stkd_screen.smiles.tokens import lay_out
 from stkd_screen.student import PRESETS, Student, StudentConfig
@@ -32,7 +35,7 @@ CONFIGS = {
     "odd, late environments": replace(ODD, surroundings=True, fingerprint=11, late_environments=True),
     "heads of 17": replace(ODD, width=51),
     "heads of 32": replace(ODD, width=64, heads=2),
-    "one layer": replace(ODD, standard_layers=0, biased_layers=1),
+    "one layer": replace(ODD, standard_layers=0, biased_layers=1, surroundings=True, fingerprint=11),
 }
 MOLECULES = {
     "one atom": ["C"] * 3,
@@ -94,6 +97,30 @@ def test_the_shipped_weights_give_the_same_to_a_hundredth_of_a_millielectronvolt
         our_embedding, our_prediction = CpuStudent(student)(*batch)
         assert ((our_prediction - prediction).abs() * unit).max() < 1e-5  # eV
         assert F.cosine_similarity(our_embedding, embedding).min() > 1 - 1e-6
+
+
+@pytest.mark.skipif(not int8_products_are_exact(), reason="no instructions for int8 here")
+def test_an_int8_product_is_that_of_rounded_rows_and_columns():
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(64, 40, generator=generator), torch.randn(40, 24, generator=generator)
+    x[3], weight[:, 5], x[7, 2], x[8, 2] = 0.0, 0.0, math.nan, math.inf
+    whole = torch.arange(64) % 10 < 7  # rows 7 and 8 are not
+    N, space = 50, Space()
+
+    def rounded(matrix: torch.Tensor, axis: int) -> torch.Tensor:
+        steps = matrix.abs().amax(axis, keepdim=True).clamp_min(1e-30) / 127
+        return (matrix / steps).round() * steps
+
+    expected = rounded(x[whole][:, :], 1).double() @ rounded(weight, 0).double()
+    product = Product(weight, torch.int8)
+    ours = product(x, N, space, "result")[:N]
+    torch.testing.assert_close(ours[whole[:N]].double(), expected[: whole[:N].sum()], rtol=1e-5, atol=1e-5)
+    assert not ours[3].any() and not ours[:7, 5].any()
+    assert not ours[7:9].isfinite().any()
+    out = torch.full((24, 80), 5.0)
+    product.transposed(x, N, space, out)
+    torch.testing.assert_close(out[:, :N].T, ours, rtol=1e-6, atol=1e-6, equal_nan=True)
+    assert (out[:, 64:] == 5.0).all()
 
 
 PAGE = mmap.PAGESIZE

@@ -16,6 +16,7 @@ from stkd_screen.teach.train import TrainConfig, train
 from stkd_screen.weights import load_weights
 
 TINY = PRESETS["tiny"]
+BEYOND = replace(TINY, surroundings=True, fingerprint=24)
 WIDE = replace(TINY, width=128, heads=4, feed_forward=192, dropout=0.1)
 
 
@@ -33,8 +34,8 @@ def batch(student: Student) -> tuple[torch.Tensor, ...]:
 
 @pytest.mark.parametrize(
     "config",
-    [TINY, replace(TINY, surroundings=True, fingerprint=24), replace(TINY, standard_layers=2)],
-    ids=["tokens", "surroundings", "more layers"],
+    [TINY, BEYOND, replace(BEYOND, late_environments=True), replace(TINY, standard_layers=2)],
+    ids=["tokens", "surroundings", "late environments", "more layers"],
 )
 def test_the_answers_stay(config, monkeypatch):
     monkeypatch.setitem(PRESETS, "wide", replace(config, **{k: getattr(WIDE, k) for k in SIZES}))
@@ -66,7 +67,8 @@ def test_copies_go_ways_of_their_own():
 def test_shipped_weights_grow_to_the_size_of_the_paper():
     small = load_weights("small").student.eval()
     large = grown(small, "large").eval()
-    assert large.config == replace(PRESETS["large"], targets=4, fingerprint=256)
+    of_small = ("targets", "fingerprint", "late_environments")
+    assert large.config == replace(PRESETS["large"], **{k: getattr(small.config, k) for k in of_small})
     for ours, theirs in zip(large(*batch(small)), small(*batch(small)), strict=True):
         assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
 

@@ -115,6 +115,16 @@ def test_random_orders_are_refused_where_tokens_have_no_positions(toy, tmp_path,
         train(data, replace(TOY_TRAINING, random_orders=0.5), tmp_path)
 
 
+def test_a_run_does_not_go_on_as_another_student(toy, tmp_path, monkeypatch):
+    """A preset that has changed since gives weights of the same shapes."""
+    tiny = replace(PRESETS["tiny"], surroundings=True)
+    monkeypatch.setitem(PRESETS, "tiny", tiny)
+    data = start_a_run(toy, tmp_path)
+    monkeypatch.setitem(PRESETS, "tiny", replace(tiny, late_environments=True))
+    with pytest.raises(TrainingError, match=r"a run with other student\.late_environments;"):
+        train(data, TOY_TRAINING, tmp_path)
+
+
 def start_a_run(toy, folder, config=TOY_TRAINING, columns=None, data=None):
     columns = columns or toy.columns
     data = data or read_labelled([toy.table], columns)

@@ -77,7 +77,7 @@ def evaluate(
     )
     from stkd_screen.cli.training import read_for_model
     from stkd_screen.encoder import choose_device
-    from stkd_screen.precision import choose_student_precision
+    from stkd_screen.precision import choose_precision
     from stkd_screen.teach.calibrate import interval_metrics, predictions_with_half_widths
     from stkd_screen.teach.evaluate import evaluate_model, predictions
     from stkd_screen.teach.kinds import errors_by_kind, furthest_off
@@ -132,7 +132,7 @@ def evaluate(
             tables.append(worst_table(measured["worst"], targets))
     if writings:
         student = load_weights(weights, with_errors=False)
-        of_student = choose_student_precision(precision, chosen)
+        of_student = choose_precision(precision, chosen, int8=True)
         spread = spread_over_writings(student, writings, writings_molecules, chosen, of_student)
         measured["writings"] = spread
         tables.append(writings_table(spread, student.targets))

@@ -13,7 +13,9 @@ from stkd_screen.cpu.vectors import narrowed, widened
 from stkd_screen.jit import cached, index
 
 EPSILON = 1e-5  # of nn.LayerNorm
-SMALLEST_BITS = int(np.float32(1e-30).view(np.int32))  # instead of 0, which nothing can be divided by
+LARGEST = 127  # of int8, and -127: as many steps on both sides of zero
+SMALLEST = 1e-30  # magnitude that a scale is found for, instead of 0, which nothing can be divided by
+SMALLEST_BITS = int(np.float32(SMALLEST).view(np.int32))
 
 # Sums may be taken in any order, so that they fill vector registers; NaN and infinity stay what they are.
 REORDERED = {"reassoc", "contract", "arcp", "nsz"}
@@ -22,7 +24,7 @@ REORDERED = {"reassoc", "contract", "arcp", "nsz"}
 def kernel(function: Callable) -> Callable[..., None]:
     """A compiled function of tensors; it changes the last of them, or those that it says.
 
-    Tensors of float32 may also be of bfloat16: what is computed is float32.
+    But for `to_int8` tensors of float32 may also be of bfloat16: what is computed is float32.
     """
     run = cached(nogil=True, fastmath=REORDERED, error_model="numpy")(function)
 
@@ -98,23 +100,23 @@ def gelu(bias, x):  # type: ignore[no-untyped-def]
 
 @kernel
 def to_int8(x, scales, rounded):  # type: ignore[no-untyped-def]
-    """Each row of x in steps of its scale, its largest value / 127: changes `scales` and `rounded`."""
+    """Each row of x in steps of its scale, its largest magnitude / 127: changes `scales` and `rounded`."""
     # Without their sign floats are in the order of their bits, and whole numbers fill vector registers.
-    bits, largest = x.view(np.int32), scales.view(np.int32)
+    bits, scale_bits = x.view(np.int32), scales.view(np.int32)
     for i in range(len(x)):
         most = np.int32(SMALLEST_BITS)
         for d in range(x.shape[1]):
             most = max(most, bits[i, d] & np.int32(0x7FFFFFFF))
-        largest[i] = most
-        steps = np.float32(127.0) / scales[i]
+        scale_bits[i] = most
+        steps = np.float32(LARGEST) / scales[i]
         for d in range(x.shape[1]):
             rounded[i, d] = np.int8(np.rint(x[i, d] * steps))
-        scales[i] /= np.float32(127.0)
+        scales[i] /= np.float32(LARGEST)
 
 
 @kernel
 def from_int8(sums, row_scales, column_scales, out):  # type: ignore[no-untyped-def]
-    """Sums of products of two such matrices as what they stand for, as far as there are scales."""
+    """out[i, j] = sums[i, j] * row_scales[i] * column_scales[j]; what lies beyond the scales stays."""
     for i in range(len(row_scales)):
         for j in range(len(column_scales)):
             out[i, j] = np.float32(sums[i, j]) * row_scales[i] * column_scales[j]

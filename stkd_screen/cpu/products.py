@@ -3,10 +3,8 @@
 import torch
 from torch import Tensor
 
-from stkd_screen.cpu.kernels import from_int8, to_int8
+from stkd_screen.cpu.kernels import LARGEST, SMALLEST, from_int8, to_int8
 from stkd_screen.cpu.space import Space
-
-LARGEST = 127  # of int8, and -127: as many steps on both sides of zero
 
 
 class Product:
@@ -23,7 +21,7 @@ class Product:
     def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
         self.inputs, self.outputs = weight.shape
         if dtype == torch.int8:
-            self.scales = weight.abs().amax(0).clamp_min(1e-30) / LARGEST
+            self.scales = weight.abs().amax(0).clamp_min(SMALLEST) / LARGEST
             weight = (weight / self.scales).round()
         self.weight = weight.to(dtype)
 

@@ -35,8 +35,8 @@ class CpuStudent:
     The student must not change afterwards: of some of its parameters this holds copies.
 
     Args:
-        dtype: of the matrix products over all tokens: float32, bfloat16 or int8. Everything else is float32,
-            but what bfloat16 products read and give.
+        dtype: of the matrix products over all tokens: float32, bfloat16 or int8. What they read and give is
+            bfloat16 if they are, else float32, as is everything else.
     """
 
     def __init__(self, student: Student, dtype: torch.dtype = torch.float32) -> None:
@@ -86,7 +86,7 @@ class CpuStudent:
         sum_of_entries(entries.reshape(len(x), -1), NOTHING, self.student.table.detach(), x)
 
     def _embed(self, summary: Tensor, x: Tensor, normed: Tensor, tokens: Tensor, space: Space) -> Tensor:
-        """As `Student.embed`; changes x, and `normed` with its M rows."""
+        """As `Student.embed`; overwrites x and `normed`."""
         if self._head is None:
             return summary
         if self.student.config.late_environments:

@@ -59,7 +59,7 @@ ENVIRONMENT_2 = ENVIRONMENT_1 + ENVIRONMENTS[0]
 VOCABULARY_SIZE_SURROUNDED = ENVIRONMENT_2 + ENVIRONMENTS[1]
 SHAPED_BONDS = 6  # of an atom, at most; those of the lowest shapes
 ENTRIES_PER_TOKEN_SURROUNDED = 6 + SHAPED_BONDS
-ENVIRONMENT_ENTRIES = slice(4, 6)  # of a token
+ENVIRONMENT_ENTRIES = slice(4, 6)  # of a token, see `_fill_surrounded`
 
 
 def token_counts(molecules: Molecules, *, surroundings: bool = False) -> np.ndarray:

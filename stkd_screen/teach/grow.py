@@ -22,7 +22,7 @@ def grown(student: Student, preset: str) -> Student:
     Args:
         student: on the CPU.
         preset: its width, heads and feed-forward are taken, and its dropout; each must be a multiple of the
-            student's.
+            student's. All else, what enters where, stays the student's own.
 
     Raises:
         TrainingError: the student does not fit into it.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from stkd_screen.batching import equal_length_batches
-from stkd_screen.precision import autocast, choose_precision, choose_student_precision
+from stkd_screen.precision import autocast, choose_precision
 from stkd_screen.smiles import Molecules
 from stkd_screen.targets import Target
 from stkd_screen.teach.coverage import Coverage
@@ -163,7 +163,7 @@ def load_model(name: str | Path, device: torch.device, precision: str = "float32
             return predict(graphormer, data.molecules, data.needed_graphs(), rows, precision)
 
         return Model(teacher.targets, teacher.training, True, precision, predict_graphs)
-    precision = choose_student_precision(precision, device)
+    precision = choose_precision(precision, device, int8=True)
     weights = load_weights(name)
     student = weights.student.to(device)
     return Model(

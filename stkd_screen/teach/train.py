@@ -111,6 +111,11 @@ class StudentTrainer(Trainer):
         rows = unlabelled if len(unlabelled) else rows
         return fit_fingerprint_basis(self.data.needed_graphs(), rows, width, self.config.seed)
 
+    def identity(self) -> dict[str, Any]:
+        """As for any model, and its configuration: presets change, and shapes of weights may stay."""
+        student = self.student(self.model).config.to_dict()
+        return super().identity() | {f"student.{name}": value for name, value in student.items()}
+
     @property
     def surrounded(self) -> bool:
         """Whether the student reads atoms with their surroundings, which have no positions."""
