@@ -5,16 +5,25 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from conftest import TARGETS, TOY_TRAINING
 
 from stkd_screen.records import RecordReader
+from stkd_screen.smiles.tokens import ENVIRONMENT_1
+from stkd_screen.student import PRESETS
+from stkd_screen.teach.prepared import load_prepared
+from stkd_screen.teach.train import train
+from stkd_screen.weights import load_weights
 
 Chem = pytest.importorskip("rdkit.Chem")
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SCRIPT = EXAMPLES / "enumerate_library.py"
 VARIANTS = EXAMPLES / "variants.py"
+REFIT = EXAMPLES / "refit_embedding.py"
 
 
 def imported(script):
@@ -149,3 +158,43 @@ def test_the_variants_script_says_what_it_cannot_read(table, tmp_path, arguments
     failed = subprocess.run(command, capture_output=True, text=True, cwd=table.parent)
     assert failed.returncode == 1 and failed.stderr.startswith("error: ") and "Traceback" not in failed.stderr
     assert not (tmp_path / "out.smi").exists()
+
+
+def test_refitting_the_embedding_leaves_the_energies(tmp_path, toy, run_command, monkeypatch):
+    beyond = {"surroundings": True, "fingerprint": 8, "late_environments": True}
+    monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], **beyond))
+    library = tmp_path / "library.smi"
+    library.write_text(
+        "".join(f"{'C' * (1 + k % 7)}OC{'N' * (k % 3)}{'CO' * (k // 7)}\n" for k in range(140))
+    )
+    given = [word for target in TARGETS for word in ("--target", target)]
+    done = run_command("prepare", toy.table, *given, "--unlabelled", library, "-o", tmp_path / "toy.prepared")
+    assert done.returncode == 0, done.stderr
+    data = load_prepared(tmp_path / "toy.prepared")
+    before = train(data, replace(TOY_TRAINING, epochs=2), tmp_path / "toy")
+    command = [
+        REFIT,
+        tmp_path / "toy",
+        tmp_path / "toy.prepared",
+        "-o",
+        tmp_path / "refitted",
+        "--epochs",
+        "8",
+    ]
+    printed = subprocess.run([sys.executable, *command], check=True, capture_output=True, text=True).stdout
+    shares = [float(line.split()[-1]) for line in printed.splitlines()]
+    assert len(shares) == 8 and shares[-1] < 0.8 * shares[0]
+    after = load_weights(tmp_path / "refitted")
+    for name, tensor in before.student.state_dict().items():
+        if name == "table":
+            assert torch.equal(tensor[:ENVIRONMENT_1], after.student.table[:ENVIRONMENT_1])
+            assert not torch.equal(tensor, after.student.table)
+        else:
+            assert torch.equal(tensor, after.student.state_dict()[name]) != name.startswith("fingerprint."), (
+                name
+            )
+    assert after.training["embedding"]["epochs"] == 8
+
+    early = [sys.executable, REFIT, toy.weights, tmp_path / "toy.prepared", "-o", tmp_path / "never"]
+    refused = subprocess.run(early, capture_output=True, text=True)
+    assert refused.returncode == 1 and "has no fingerprint head" in refused.stderr
