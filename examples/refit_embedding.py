@@ -24,7 +24,7 @@ from stkd_screen.batching import equal_length_batches
 from stkd_screen.encoder import choose_device
 from stkd_screen.precision import autocast, choose_precision
 from stkd_screen.smiles.tokens import ENVIRONMENT_ENTRIES, lay_out, token_counts
-from stkd_screen.student import Student, bias_mask_factors
+from stkd_screen.student import Student
 from stkd_screen.teach.card import student_card
 from stkd_screen.teach.fingerprints import fingerprint_loss, fingerprint_targets, fit_fingerprint_basis
 from stkd_screen.teach.labelled import LabelledMolecules
@@ -43,13 +43,16 @@ class States:
         total = int(self.counts[rows].sum())
         self.states = torch.empty(total, student.config.width, dtype=torch.bfloat16)
         self.environments = torch.empty(total, 2, dtype=torch.int16)
-        done = 0
+        done, device = 0, student.table.device
         for batch in equal_length_batches(self.counts, rows, lambda T: max(1, BATCH_TOKENS // T)):
-            tokens, _, pairs = map(torch.from_numpy, lay_out(data.molecules, batch, surroundings=True))
+            laid_out = map(torch.from_numpy, lay_out(data.molecules, batch, surroundings=True))
+            tokens, n_atoms, pairs = (part.to(device) for part in laid_out)
             B, T, _ = tokens.shape
             end = done + B * T
-            self.states[done:end] = before_the_last_layer(student, tokens, pairs).cpu()
-            self.environments[done:end] = tokens[..., ENVIRONMENT_ENTRIES].reshape(B * T, 2)
+            with torch.no_grad(), autocast(device, choose_precision("auto", device)):
+                states = student.before_the_last_layer(tokens, n_atoms, student.bias_between(pairs))
+            self.states[done:end] = states.flatten(0, 1).cpu()
+            self.environments[done:end] = tokens[..., ENVIRONMENT_ENTRIES].reshape(B * T, 2).cpu()
             self.first[batch] = np.arange(done, end, T)
             done = end
 
@@ -57,20 +60,6 @@ class States:
         """(B, T, D) and (B, T, 2) of rows with one token count."""
         places = torch.from_numpy(self.first[rows][:, None] + np.arange(self.counts[rows[0]]))
         return self.states[places], self.environments[places]
-
-
-@torch.no_grad()
-def before_the_last_layer(student: Student, tokens: Tensor, pairs: Tensor) -> Tensor:
-    """(B * T, D)."""
-    device, (B, T, _) = student.table.device, tokens.shape
-    tokens, pairs = tokens.to(device), pairs.to(device)
-    with autocast(device, choose_precision("auto", device)):
-        mask = bias_mask_factors(torch.full((B,), T - 1, device=device), T, student.table.dtype)
-        pair_bias = student.bias_between(pairs)
-        x = student.sum_of_entries(student.first_entries(tokens))
-        for layer in student.layers[:-1]:
-            x = layer(x, *mask, pair_bias)
-    return x.flatten(0, 1)
 
 
 def refit(

@@ -255,16 +255,8 @@ class Student(nn.Module):
             embedding (B, E), by the fingerprint head, or (B, D), the final state of [V], where there is none;
             and prediction (B, targets), standardised.
         """
-        T = tokens.shape[1]
         pair_bias = self.bias_between(pairs)
-        row, column = bias_mask_factors(n_atoms, T, self.table.dtype)
-        x = self.sum_of_entries(self.first_entries(tokens))
-        for layer in cast(list[Layer], self.layers[:-1]):
-            if learned is not None:
-                learned.add_bias(layer, x)
-            x = layer(x, row, column, pair_bias)
-            if learned is not None:
-                learned.states.append(x[:, 0])
+        x = self.before_the_last_layer(tokens, n_atoms, pair_bias, learned)
         # Only [V] is read, so the last layer computes nothing else.
         last = cast(Layer, self.layers[-1])
         state = last.virtual(x, pair_bias)[:, 0]
@@ -275,6 +267,24 @@ class Student(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             summary = self.norm(state.to(self.norm.weight.dtype))
             return self.embed(summary, x.to(summary.dtype), tokens), self.readout(summary)
+
+    def before_the_last_layer(
+        self,
+        tokens: Tensor,
+        n_atoms: Tensor,
+        pair_bias: Tensor | None,
+        learned: "Learned | None" = None,
+    ) -> Tensor:
+        """What the last layer reads, (B, T, D); see `forward`, and for `pair_bias` `bias_between`."""
+        row, column = bias_mask_factors(n_atoms, tokens.shape[1], self.table.dtype)
+        x = self.sum_of_entries(self.first_entries(tokens))
+        for layer in cast(list[Layer], self.layers[:-1]):
+            if learned is not None:
+                learned.add_bias(layer, x)
+            x = layer(x, row, column, pair_bias)
+            if learned is not None:
+                learned.states.append(x[:, 0])
+        return x
 
     def first_entries(self, tokens: Tensor) -> Tensor:
         """(B, T, entries) those that the first layer sees."""
