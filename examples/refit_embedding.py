@@ -119,7 +119,8 @@ def main() -> None:
     weights, data = load_weights(arguments.weights), load_prepared(arguments.data)
     if not (weights.student.config.late_environments and weights.student.fingerprint):
         raise SystemExit(
-            f"{arguments.weights}: environments are part of its energies, or it has no fingerprint head"
+            f"{arguments.weights}: environments are part of its energies, or it has no fingerprint head; "
+            "give weights trained with --preset small or large and --fingerprint above 0"
         )
     rows = data.rows("train")
     labelled = np.isfinite(data.targets[rows]).any(axis=1)

@@ -24,7 +24,8 @@ REORDERED = {"reassoc", "contract", "arcp", "nsz"}
 def kernel(function: Callable) -> Callable[..., None]:
     """A compiled function of tensors; it changes the last of them, or those that it says.
 
-    But for `to_int8` tensors of float32 may also be of bfloat16: what is computed is float32.
+    Tensors of float32 may also be of bfloat16, but for those of `to_int8` and `from_int8`: what is computed
+    is float32.
     """
     run = cached(nogil=True, fastmath=REORDERED, error_model="numpy")(function)
 
