@@ -74,6 +74,10 @@ PRESETS = {
         fingerprint=512,
         late_environments=True,
     ),
+    # Between `small` and `large`: 5.1M parameters in its layers, 8.1M with its table.
+    "medium": StudentConfig(
+        width=256, heads=16, feed_forward=1024, surroundings=True, fingerprint=256, late_environments=True
+    ),
     # For CPUs: 1.3M parameters in its layers, 2.8M with its table; without dropout, which only slows a
     # student that still underfits.
     "small": StudentConfig(

@@ -17,9 +17,10 @@ from stkd_screen.smiles.tokens import NOTHING, lay_out
 from stkd_screen.student import PRESETS, Learned, Student, StudentConfig
 from stkd_screen.targets import Target
 from stkd_screen.teach.coverage import Coverage
-from stkd_screen.teach.distill import DistillConfig, Distiller, layer_pairs, parse_layer_pairs
+from stkd_screen.teach.distill import DistillConfig, Distiller
 from stkd_screen.teach.graphormer import PRESETS as TEACHER_PRESETS
 from stkd_screen.teach.graphormer import Graphormer, GraphormerConfig
+from stkd_screen.teach.layer_pairs import layer_pairs, parse_layer_pairs
 from stkd_screen.teach.losses import attention_loss, feature_loss, knowledge_mixing, task_loss
 from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.teach.teacher import Teacher
@@ -317,9 +318,10 @@ def in_float64(trainer: Distiller, monkeypatch) -> tuple[torch.Tensor, ...]:
     trainer.teacher.model.double()
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     rows = np.arange(6) if not trainer.surrounded else np.array([0, 2, 3, 4, 5])
-    tokens, n_atoms, pairs, target, graphs = trainer.prepare(rows)
+    tokens, n_atoms, pairs, target, others, graphs = trainer.prepare(rows)
+    assert not others.any()  # see tests/test_ensemble.py
     assert n_atoms.tolist() == np.array([6, 5, 6, 6, 6, 6])[rows].tolist()
-    return tokens, n_atoms, pairs, target.double(), graphs
+    return tokens, n_atoms, pairs, target.double(), others, graphs
 
 
 def over_its_width(state: torch.Tensor) -> torch.Tensor:
@@ -329,7 +331,7 @@ def over_its_width(state: torch.Tensor) -> torch.Tensor:
 
 
 def literal_terms(trainer: Distiller, batch, alpha: float, beta: float, pairs) -> dict[str, torch.Tensor]:
-    tokens, n_atoms, between, target, graphs = batch
+    tokens, n_atoms, between, target, _, graphs = batch
     B = len(target)
     taught = trainer.teacher.model(graphs, with_attention=True)
     student = trainer.model.student
@@ -457,7 +459,7 @@ def test_soft_targets_are_the_teachers_in_the_students_scale(distiller):
     assert [t.is_class for t in ours] == [False, True, False]
     target = torch.tensor([[NAN, NAN, NAN], [0.5, NAN, NAN], [NAN, 1.0, 2.0]])
     says = torch.tensor([[0.3, 9.0, -1.0], [-2.0, 9.0, 0.0], [5.0, 9.0, 2.0]])
-    soft = trainer.soft_targets(target, says)
+    soft = trainer.soft_targets(target, says, torch.zeros_like(target))
     for b in range(3):
         for k, (column, scale) in enumerate([(2, True), (0, False), (None, False)]):
             if column is None or not math.isnan(target[b, k]):

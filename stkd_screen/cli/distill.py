@@ -39,7 +39,13 @@ def distill(
             help="Tables or a prepared file, as for train. [default: a shipped library without labels]"
         ),
     ] = None,
-    teacher: Annotated[str, typer.Option(help="Shipped teacher's name or teacher folder.")] = "slim-teacher",
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Shipped teacher's name or teacher folder; repeat for more models, students too, whose "
+            "predictions are averaged with those of the first. [default: slim-teacher]"
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Weights folder to write.")] = Path(
         "distilled"
     ),
@@ -115,10 +121,12 @@ def distill(
     from stkd_screen.cli.display import Terminal, TrainingDisplay
     from stkd_screen.cli.training import announce, given, preset_of, read_training_set, report_end
     from stkd_screen.encoder import choose_device
-    from stkd_screen.teach.distill import DistillConfig, parse_layer_pairs
+    from stkd_screen.precision import choose_precision
+    from stkd_screen.teach.distill import DistillConfig
     from stkd_screen.teach.distill import distill as run_distillation
     from stkd_screen.teach.labelled import joined
-    from stkd_screen.teach.teacher import load_teacher
+    from stkd_screen.teach.layer_pairs import parse_layer_pairs
+    from stkd_screen.teach.teacher import load_model, load_teacher
     from stkd_screen.teach.unlabelled import apart_from, excluded_keys, read_unlabelled
     from stkd_screen.weights import DEFAULT_MODEL
 
@@ -160,7 +168,10 @@ def distill(
             precision=precision,
         ),
     )
-    loaded = load_teacher(teacher)
+    first, *more = teacher or ["slim-teacher"]
+    loaded = load_teacher(first)
+    chosen = choose_device(device)
+    further = [load_model(name, chosen, choose_precision(precision, chosen)) for name in more]
     excluded = excluded_keys(exclude or [])
     sets = []
     if data:
@@ -184,6 +195,8 @@ def distill(
         console.print("unlabelled: ", end="")
         announce(console, sets[-1])
     with TrainingDisplay(console) as display:
-        weights = run_distillation(joined(*sets), loaded, config, output, display.update, restart=restart)
+        weights = run_distillation(
+            joined(*sets), loaded, config, output, display.update, further=further, restart=restart
+        )
     report_end(console, output, weights.metrics, weights.training, weights.targets)
     console.print(f"use them with: stkd-screen embed library.smi --model {output} -o out.parquet")

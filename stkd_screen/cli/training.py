@@ -40,14 +40,14 @@ LkmGamma = Annotated[
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="Size of the student: small, large, paper, mini or tiny. [default: that of --grow or --from, "
-        "else small]"
+        help="Size of the student: small, medium, large, paper, mini or tiny. [default: that of --grow or "
+        "--from, else small]"
     ),
 ]
 RandomOrders = Annotated[
     float | None,
     typer.Option(
-        min=0, max=1, help="Share of molecules with their atoms in random order (not for small, large)."
+        min=0, max=1, help="Share of molecules with their atoms in random order (not for small to large)."
     ),
 ]
 Kekule = Annotated[

@@ -188,8 +188,8 @@ def _training(training: dict[str, Any]) -> list[str]:
         f"Options: {options}.",
     ]
     if "teacher" in training:
-        teacher = training["teacher"]
-        lines.append(f"Teacher: `{teacher['name']}`, SHA-256 `{teacher['sha256']}`.")
+        teachers = [training["teacher"], *training.get("further_teachers", [])]
+        lines += [f"Teacher: `{teacher['name']}`, SHA-256 `{teacher['sha256']}`." for teacher in teachers]
     if "start" in training:
         lines.append(f"Went on from weights with SHA-256 `{training['start']}`.")
     return [*lines, "Learning curves: curves.csv, curves.png.", ""]

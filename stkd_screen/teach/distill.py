@@ -1,10 +1,10 @@
 """Distil a student from a teacher (ST-KD, section 3.3)."""
 
 import math
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,13 +17,15 @@ from stkd_screen.errors import TrainingError
 from stkd_screen.student import Learned, Student
 from stkd_screen.targets import Target, in_units
 from stkd_screen.teach.coverage import Coverage
+from stkd_screen.teach.ensemble import Ensemble
 from stkd_screen.teach.labelled import SPLITS, LabelledMolecules
+from stkd_screen.teach.layer_pairs import layer_pairs
 from stkd_screen.teach.lessons import Lesson, Lessons, lessons_bytes
 from stkd_screen.teach.loop import Report, run
 from stkd_screen.teach.losses import attention_loss, feature_loss, knowledge_mixing, task_loss
 from stkd_screen.teach.structure import GraphBatch, graph_batch
 from stkd_screen.teach.targets import TargetColumn
-from stkd_screen.teach.teacher import Teacher, predict
+from stkd_screen.teach.teacher import Model, Teacher, predict
 from stkd_screen.teach.train import StudentTrainer, TrainConfig, starting_student
 from stkd_screen.weights import Weights, load_weights
 
@@ -61,6 +63,7 @@ def distill(
     folder: Path,
     report: Report = lambda progress: None,
     *,
+    further: Sequence[Model] = (),
     restart: bool = False,
 ) -> Weights:
     """Distil a student; see `run` for what the folder holds meanwhile.
@@ -69,11 +72,12 @@ def distill(
         data: with graphs. Molecules without a label have the teacher as their only source. Where no
             molecule has one, the teacher's predictions stand in for the labels of the valid and test splits.
         teacher: what to learn from.
+        further: students or teachers whose predictions are averaged with the teacher's.
 
     Raises:
         TrainingError: the layer pairs do not fit the two models, or see `Trainer` and `run`.
     """
-    trainer = Distiller(data, teacher, config)
+    trainer = Distiller(data, teacher, config, further)
     return load_weights(run(trainer, folder, report, restart=restart))
 
 
@@ -110,8 +114,14 @@ class Distiller(StudentTrainer):
     config: DistillConfig
     COUNTERS = (*StudentTrainer.COUNTERS, "asked_once")
 
-    def __init__(self, data: LabelledMolecules, teacher: Teacher, config: DistillConfig) -> None:
-        self.teacher = teacher
+    def __init__(
+        self,
+        data: LabelledMolecules,
+        teacher: Teacher,
+        config: DistillConfig,
+        further: Sequence[Model] = (),
+    ) -> None:
+        self.teacher, self.further = teacher, further
         self.teacher.model.to(config.device).requires_grad_(False)
         known = {target.full_name: k for k, target in enumerate(teacher.targets)}
         # Column of the teacher for each target that it knows.
@@ -175,8 +185,16 @@ class Distiller(StudentTrainer):
         if self.asked_once:
             say(f"the teacher is asked once of {len(rows):,} molecules")
             self.lessons = self.lessons_of(rows)
+        if self.further:
+            say(f"{', '.join(model.name for model in self.further)} asked once of {len(rows):,} molecules")
+        _ = self.ensemble  # now, not in the first batch
         if self.step == 0 and self.compares_states and not self.config.raw_states:
             self.standardise_states(rows)
+
+    @cached_property
+    def ensemble(self) -> Ensemble:
+        """What the further models predict of the training molecules."""
+        return Ensemble(self.further, self.data, self.data.rows("train"), self.targets, self.device)
 
     @property
     def compares_states(self) -> bool:
@@ -256,12 +274,15 @@ class Distiller(StudentTrainer):
         return generator.permutation(np.concatenate([self.labelled, chosen]))
 
     def prepare(self, rows: np.ndarray) -> Any:
+        source: Lesson | GraphBatch
         if self.lessons is not None:
-            return *super().prepare(rows), self.lessons.batch(rows)
-        return *super().prepare(rows), graph_batch(self.data.molecules, self.data.needed_graphs(), rows)
+            source = self.lessons.batch(rows)
+        else:
+            source = graph_batch(self.data.molecules, self.data.needed_graphs(), rows)
+        return *super().prepare(rows), torch.from_numpy(self.ensemble.total[rows]), source
 
     def loss_terms(self, batch: Any) -> dict[str, Tensor]:
-        tokens, n_atoms, pairs, target, *bits, source = (part.to(self.device) for part in batch)
+        tokens, n_atoms, pairs, target, *bits, others, source = (part.to(self.device) for part in batch)
         config = self.config
         initial = self.step < config.initial_stage * self.total_steps
         alpha, beta = (config.initial_alpha, config.initial_beta) if initial else (config.alpha, config.beta)
@@ -271,7 +292,7 @@ class Distiller(StudentTrainer):
         embedding, prediction = model.student(tokens, n_atoms, pairs, learned)
         prediction = prediction.float()
 
-        soft = self.soft_targets(target, lesson.prediction)
+        soft = self.soft_targets(target, lesson.prediction, others)
         terms = {
             "task": task_loss(prediction, target, self.classes),
             "soft": config.soft * task_loss(prediction, soft, self.classes),
@@ -312,27 +333,38 @@ class Distiller(StudentTrainer):
             for state, centre, spread in zip(states, model.centre, model.spread, strict=True)
         ]
 
-    def soft_targets(self, target: Tensor, taught: Tensor) -> Tensor:
-        """(B, targets): the teacher's word, in the student's scale, where a label is missing; else NaN."""
+    def soft_targets(self, target: Tensor, taught: Tensor, others: Tensor) -> Tensor:
+        """(B, targets): what is learned where a label is missing, in the student's scale; else NaN.
+
+        Args:
+            target: (B, targets), NaN where a label is missing.
+            taught: (B, targets of the teacher), in the teacher's scale.
+            others: (B, targets), see `Ensemble.total`.
+        """
         soft = torch.full_like(target, math.nan)
         ours, theirs = [*self.taught], [*self.taught.values()]
         soft[:, ours] = taught[:, theirs] * self.scale + self.shift
         soft[:, self.classes] = torch.sigmoid(soft[:, self.classes])
-        return torch.where(torch.isfinite(target), math.nan, soft)
+        models = torch.isfinite(soft) + self.ensemble.count
+        mean = (soft.nan_to_num() + others) / models  # 0 / 0, NaN, where none of them knows a target
+        return torch.where(torch.isfinite(target), math.nan, mean)
 
     def student(self, model: nn.Module) -> Student:
         return cast(Distillation, model).student
 
     def known_coverage(self) -> list[Coverage]:
-        return [*super().known_coverage(), self.teacher.coverage]
+        return [*super().known_coverage(), self.teacher.coverage, *(m.coverage for m in self.further)]
 
     def about(self) -> dict[str, Any]:
         teacher = {"name": self.teacher.name, "sha256": self.teacher.sha256, "metrics": self.teacher.metrics}
         about = super().about() | {"teacher": teacher, "layer_pairs": self.pairs}
+        if self.further:
+            about["further_teachers"] = [{"name": m.name, "sha256": m.sha256} for m in self.further]
         return about | ({"judge": self.teacher.name} if self.judged_by_the_teacher else {})
 
     def identity(self) -> dict[str, Any]:
-        return super().identity() | {"teacher": self.teacher.sha256}
+        teachers = [self.teacher.sha256, *(model.sha256 for model in self.further)]
+        return super().identity() | {"teacher": " ".join(teachers)}
 
 
 def scale_free(state: Tensor) -> Tensor:
@@ -345,44 +377,3 @@ def scale_free(state: Tensor) -> Tensor:
 
 def _names(targets: Sequence[Target | TargetColumn]) -> str:
     return ", ".join(target.full_name for target in targets)
-
-
-def layer_pairs(
-    teacher: Teacher, student: Student, wanted: Sequence[tuple[int, int]] | None
-) -> list[tuple[int, int]]:
-    """Pairs (teacher's layer, student's layer) that are compared, counted from 0.
-
-    Args:
-        wanted: the pairs asked for; None: the student's last biased layers with the teacher's last ones,
-            three where there are as many: {(9, 3), (10, 4), (11, 5)} for the sizes of the paper.
-
-    Raises:
-        TrainingError: a layer does not exist, or is a standard layer of the student, which has no bias.
-    """
-    theirs, ours = teacher.model.config.layers, student.config
-    layers = ours.standard_layers + ours.biased_layers
-    if wanted is None:
-        count = min(3, theirs, ours.biased_layers)
-        return [(theirs - i, layers - i) for i in range(count, 0, -1)]
-    for p, q in wanted:
-        if not (0 <= p < theirs and ours.standard_layers <= q < layers):
-            raise TrainingError(
-                f"layer pair {p}:{q}: teacher {teacher.name!r} has layers 0 to {theirs - 1}, the student's "
-                f"biased layers are {ours.standard_layers} to {layers - 1}; mend --layer-pairs"
-            )
-    return [*wanted]
-
-
-def parse_layer_pairs(text: str) -> tuple[tuple[int, int], ...]:
-    """Read `9:3,10:4,11:5`, teacher's layer and student's layer.
-
-    Raises:
-        TrainingError: the text is not of that form.
-    """
-    pairs = re.findall(r"(\d+):(\d+)", text)
-    given = text.replace(", ", ",").strip()
-    if not pairs or ",".join(map(":".join, pairs)) != given:
-        raise TrainingError(
-            f"--layer-pairs {text!r} is not of the form TEACHER:STUDENT,... such as 9:3,10:4,11:5"
-        )
-    return tuple((int(p), int(q)) for p, q in pairs)

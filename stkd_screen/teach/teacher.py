@@ -133,9 +133,12 @@ def predict(
 
 @dataclass(frozen=True)
 class Model:
-    """A student or a teacher, as far as measuring it goes."""
+    """A student or a teacher, as far as measuring it and learning from its predictions go."""
 
+    name: str
+    sha256: str
     targets: list[Target]
+    coverage: Coverage
     training: dict[str, Any]
     needs_graphs: bool
     precision: str  # that it is computed in
@@ -162,15 +165,27 @@ def load_model(name: str | Path, device: torch.device, precision: str = "float32
         def predict_graphs(data: LabelledMolecules, rows: np.ndarray) -> np.ndarray:
             return predict(graphormer, data.molecules, data.needed_graphs(), rows, precision)
 
-        return Model(teacher.targets, teacher.training, True, precision, predict_graphs)
+        return Model(
+            name=teacher.name,
+            sha256=teacher.sha256,
+            targets=teacher.targets,
+            coverage=teacher.coverage,
+            training=teacher.training,
+            needs_graphs=True,
+            precision=precision,
+            predict=predict_graphs,
+        )
     precision = choose_precision(precision, device, int8=True)
     weights = load_weights(name)
     student = weights.student.to(device)
     return Model(
-        weights.targets,
-        weights.training,
-        False,
-        precision,
-        lambda data, rows: predict_student(student, data.molecules, rows, precision),
-        weights,
+        name=weights.name,
+        sha256=weights.sha256,
+        targets=weights.targets,
+        coverage=Coverage(weights.atom_types, weights.max_heavy_atoms),
+        training=weights.training,
+        needs_graphs=False,
+        precision=precision,
+        predict=lambda data, rows: predict_student(student, data.molecules, rows, precision),
+        weights=weights,
     )

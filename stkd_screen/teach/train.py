@@ -35,6 +35,7 @@ PAPER = {
 }  # fmt: skip
 # For a GPU. The rate of `small`, 1.5e-3 for 128 molecules, goes down with the width, by 4, and up with the
 # square root of the batch, by 2: 7.5e-4. The paper's goes up to 1.4e-4. This is the middle of the two.
+MEDIUM = {"batch_size": 256, "half": True}
 LARGE = {"batch_size": 512, "learning_rate": 3e-4, "half": True}
 
 
@@ -51,7 +52,7 @@ class TrainConfig(LoopConfig):
     random_orders: float = 0.0  # share of molecules whose atoms come in random order
     spread_positions: float = 0.05  # share of molecules that train the whole position table
 
-    RECIPES = {"paper": PAPER, "large": LARGE}  # noqa: RUF012 (a constant of the class)
+    RECIPES = {"paper": PAPER, "large": LARGE, "medium": MEDIUM}  # noqa: RUF012 (a constant of the class)
 
     def __post_init__(self) -> None:
         for preset in {self.preset, self.grow or self.preset} - set(PRESETS):
