@@ -18,7 +18,7 @@ from students import int8_case, student_of
 from stkd_screen.cpu import CpuStudent, attention, kernels
 from stkd_screen.cpu.products import Product
 from stkd_screen.cpu.space import Space
-from stkd_screen.cpu.vectors import LANES, load, narrowed, store, sum_of_lanes, widened
+from stkd_screen.cpu.vectors import LANES, load, narrowed, store, widened
 from stkd_screen.forward import in_threads
 from stkd_screen.precision import int8_products_are_exact
 from stkd_screen.smiles import pack_smiles, pretransform
@@ -62,7 +62,8 @@ def test_it_gives_what_the_student_gives(config, molecules):
     with torch.inference_mode():
         expected = student(*batch)
     for ours, theirs in zip(CpuStudent(student)(*batch), expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=5e-5)
+        scale = float(theirs.abs().max())  # embeddings of 256 atoms are sums up to 217
+        torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=5e-5 + 5e-7 * scale)
 
 
 @pytest.mark.parametrize(("dtype", "share"), [(torch.bfloat16, 0.01), int8_case(torch.int8, 0.03)])
@@ -117,10 +118,6 @@ def test_an_int8_product_is_that_of_rounded_rows_and_columns():
     torch.testing.assert_close(ours[whole[:N]].double(), expected[: whole[:N].sum()], rtol=1e-5, atol=1e-5)
     assert not ours[3].any() and not ours[:7, 5].any()
     assert not ours[7:9].isfinite().any()
-    out = torch.full((24, 80), 5.0)
-    product.transposed(x, N, space, out)
-    torch.testing.assert_close(out[:, :N].T, ours, rtol=1e-6, atol=1e-6, equal_nan=True)
-    assert (out[:, 64:] == 5.0).all()
 
 
 PAGE = mmap.PAGESIZE
@@ -194,7 +191,11 @@ def test_bfloat16_is_rounded_as_pytorch_rounds_it():
     numbers = bits.view(torch.float32)
     narrow = torch.empty(numbers.shape, dtype=torch.bfloat16)
     copy(numbers.numpy(), narrow.view(torch.int16).numpy())
-    assert torch.equal(narrow.nan_to_num(1.5), numbers.bfloat16().nan_to_num(1.5))
+    expected = numbers.bfloat16().nan_to_num(1.5)
+    tiny = numbers.abs() < torch.finfo(torch.float32).tiny  # some processors make zeros of these
+    ours = narrow.nan_to_num(1.5)
+    assert torch.equal(ours[~tiny], expected[~tiny])
+    assert ((ours == expected) | (ours == 0))[tiny].all()
     wide = torch.empty(numbers.shape)
     copy(narrow.view(torch.int16).numpy(), wide.numpy())
     assert torch.equal(wide.nan_to_num(1.5), narrow.float().nan_to_num(1.5))
@@ -202,14 +203,16 @@ def test_bfloat16_is_rounded_as_pytorch_rounds_it():
 
 def test_vectors_are_of_matrices_by_rows_alone():
     @njit
-    def first(matrix):
-        return sum_of_lanes(load(matrix, 0, 0))
+    def copy(matrix, copied):
+        store(copied, 0, 0, load(matrix, 1, 1))
 
-    matrix = np.arange(64, dtype=np.float32).reshape(8, 8)
-    assert first(matrix) == matrix[0].sum()
+    matrix = np.arange(4 * 2 * LANES, dtype=np.float32).reshape(4, 2 * LANES)
+    copied = np.zeros((1, LANES), np.float32)
+    copy(matrix, copied)
+    assert copied[0].tolist() == matrix[1, 1 : 1 + LANES].tolist()
     for other in (matrix.T, matrix.astype(np.float64), matrix[0], matrix[:, ::2]):
         with pytest.raises(TypingError):
-            first(other)
+            copy(other, copied)
 
 
 def test_results_are_the_callers_to_keep():
@@ -285,12 +288,19 @@ def test_gelu_everywhere():
 
 
 def test_softmax_of_any_row():
+    @njit
+    def softmax(scores, largest):
+        most = load(largest, 0, 0), load(largest, 1, 0), load(largest, 2, 0)
+        x, y, z = attention._exponentials(scores, most)
+        for j in range(0, len(scores), 3):
+            store(scores, j, 0, load(scores, j, 0) * x)
+            store(scores, j + 1, 0, load(scores, j + 1, 0) * y)
+            store(scores, j + 2, 0, load(scores, j + 2, 0) * z)
+
     generator = np.random.default_rng(0)
-    for width in (1, 2, 7, 8, 9, 26, 257):
+    for tokens in (1, 2, 7, 8, 9, 26, 257):
         for scale in (1.0, 50.0, 1e4):
-            scores = generator.normal(scale=scale, size=(100, attention.whole_tiles(width))).astype(
-                np.float32
-            )
-            logits = torch.from_numpy(scores[:, :width]).double() * math.log(2)
-            attention._softmax(scores, width)
-            np.testing.assert_allclose(scores[:, :width], logits.softmax(-1), rtol=1e-6, atol=1e-7)
+            scores = generator.normal(scale=scale, size=(tokens, attention.QUERIES, LANES)).astype(np.float32)
+            logits = torch.from_numpy(scores.copy()).double() * math.log(2)
+            softmax(scores.reshape(-1, LANES), scores.max(0))
+            np.testing.assert_allclose(scores, logits.softmax(0), rtol=1e-6, atol=1e-7)

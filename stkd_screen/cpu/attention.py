@@ -2,157 +2,150 @@
 
 With some 25 tokens and keys 16 wide the products of attention are too small for BLAS, and copies into its
 layouts and back would take as long as the products themselves.
+
+The heads stand in the lanes of vectors: what one does all do, so no step goes from lane to lane, each number
+is read as the matrix product before has written it, and one of its rows is all that there is of a token.
 """
 
 import numpy as np
 
 from stkd_screen.cpu.kernels import helper, kernel
-from stkd_screen.cpu.vectors import (
-    LANES,
-    NO_FRACTIONS,
-    in_all_lanes,
-    larger,
-    largest_lane,
-    load,
-    power_of_two,
-    store,
-    sum_of_lanes,
-    widened,
-)
+from stkd_screen.cpu.vectors import LANES, NO_FRACTIONS, in_all_lanes, larger, load, power_of_two, store
 from stkd_screen.jit import index
 
-# Of a tile: twelve vectors, which leave four of the 16 registers of AVX to the factors.
-ROWS, COLUMNS = 6, 2 * LANES
-
-
-def whole(number: int, of: int) -> int:
-    """The least multiple of `of` that is no less."""
-    return -(-number // of) * of
-
-
-def whole_tiles(columns: int) -> int:
-    """The columns of as many tiles as these take."""
-    return whole(columns, COLUMNS)
+# Of a tile: twelve vectors of sums, which leave four of the 16 registers of AVX to the factors.
+QUERIES, COLUMNS = 3, 4
 
 
 @kernel
-def attend(n_atoms, pairs, pair_bias, key_width, projected, keys, scores, mixed):  # type: ignore[no-untyped-def]
-    """Attention of each molecule, biased where queries and keys are twice as wide as `key_width`.
+def attend(n_atoms, pairs, pair_bias, groups, projected, scores, mixed):  # type: ignore[no-untyped-def]
+    """Attention of each molecule.
 
-    The latter halves are the biases. By eq. 13 queries of tokens that are no atoms have none, nor have keys
-    of tokens beyond the atoms: these are set to zero here.
+    Heads come in groups of `LANES`, and what is said to be W wide is of a group W * LANES numbers: W times
+    its heads beside each other. Queries and keys wider than values, K, are biased: what is beyond are the
+    biases. By eq. 13 queries of tokens that are no atoms have none, nor have keys of tokens beyond the atoms:
+    these are set to zero here.
 
     Args:
         n_atoms: (B,) of each molecule.
         pairs: (B, T, T) the codes of pairs of tokens; nothing where they have none.
-        pair_bias: (heads, PAIRS) what each code adds to the scores, scaled as they are.
-        projected: (N, ...) queries of all heads, scaled so that scores are exponents of 2, then values of
-            all heads.
-        keys: (heads * width, N + COLUMNS or more) keys, a column for each token.
-        scores: (ROWS, whole tiles of T) work space.
-        mixed: (N, heads * whole tiles of K) becomes the result.
+        pair_bias: (groups * PAIRS, LANES) what each code adds to the scores, scaled as they are.
+        groups: number.
+        projected: (N, groups of) queries, scaled so that scores are exponents of 2, keys, and values.
+        scores: (T * QUERIES, LANES) work space.
+        mixed: (N, groups of) K becomes the result.
 
-    All but `pair_bias` and `scores` may be of bfloat16.
+    `projected` and `mixed` may be of bfloat16.
     """
-    T, heads = len(mixed) // len(n_atoms), len(pair_bias)
-    width, value_width = keys.shape[0] // heads, mixed.shape[1] // heads
+    T, codes = len(mixed) // len(n_atoms), len(pair_bias) // groups
+    of_group, of_values = projected.shape[1] // groups, mixed.shape[1] // groups
+    of_queries = (of_group - of_values) // 2
     for b in range(len(n_atoms)):
-        first, end = b * T, (b + 1) * T
-        for h in range(heads):
-            query, value = h * width, heads * width + h * value_width
-            if width > key_width:
-                bias, bias_end = query + key_width, query + width
-                _mask_biases(n_atoms[b], projected[first:end, bias:bias_end], keys[bias:bias_end, first:end])
-            for i in range(first, end, ROWS):
-                rows = min(ROWS, end - i)
-                for j in range(0, scores.shape[1], COLUMNS):
-                    _tile(projected, i, query, keys, query, first + j, width, scores, 0, j, rows)
-                if len(pairs):
-                    _add_pair_bias(pairs[b, i - first : i - first + rows], pair_bias[h], scores)
-                _softmax(scores[:rows], T)
-                for d in range(0, value_width, COLUMNS):
-                    _tile(scores, 0, 0, projected, first, value + d, T, mixed, i, h * value_width + d, rows)
+        tokens, out = projected[b * T : (b + 1) * T], mixed[b * T : (b + 1) * T]
+        for g in range(groups):
+            query = g * of_group
+            key, value = query + of_queries, query + 2 * of_queries
+            tokens[0, query + of_values : key] = 0
+            tokens[n_atoms[b] + 1 :, query + of_values : key] = 0
+            tokens[n_atoms[b] + 1 :, key + of_values : value] = 0
+            for i in range(0, T, QUERIES):
+                # Of a tile that reaches beyond the last token that one is computed and written several times.
+                i1, i2 = min(i + 1, T - 1), min(i + 2, T - 1)
+                most = _scores(tokens, i, i1, i2, query, key, pairs, b, pair_bias, g * codes, scores)
+                shares = _exponentials(scores, most)
+                for d in range(0, of_values, COLUMNS * LANES):
+                    _mix(scores, shares, tokens, value + d, of_values - d, out, i, i1, i2, g * of_values + d)
 
 
 @helper
-def _mask_biases(n_atoms, queries, keys):  # type: ignore[no-untyped-def]
-    """Args: (T, K) and (K, T)."""
-    queries[0] = 0
-    queries[n_atoms + 1 :] = 0
-    keys[:, n_atoms + 1 :] = 0
+def _scores(tokens, i, i1, i2, query, key, pairs, b, pair_bias, code, scores):  # type: ignore[no-untyped-def]
+    """Scores of three queries with all keys, those of a key one after another; gives each query's largest."""
+    T = len(tokens)
+    most = most1 = most2 = in_all_lanes(np.float32(-np.inf))
+    for j in range(0, T, COLUMNS):
+        j1, j2, j3 = min(j + 1, T - 1), min(j + 2, T - 1), min(j + 3, T - 1)
+        x0 = x1 = x2 = x3 = y0 = y1 = y2 = y3 = z0 = z1 = z2 = z3 = in_all_lanes(np.float32(0.0))
+        if len(pairs):
+            x, y, z = pairs[b, i], pairs[b, i1], pairs[b, i2]
+            x0, x1 = load(pair_bias, code + index(x[j]), 0), load(pair_bias, code + index(x[j1]), 0)
+            x2, x3 = load(pair_bias, code + index(x[j2]), 0), load(pair_bias, code + index(x[j3]), 0)
+            y0, y1 = load(pair_bias, code + index(y[j]), 0), load(pair_bias, code + index(y[j1]), 0)
+            y2, y3 = load(pair_bias, code + index(y[j2]), 0), load(pair_bias, code + index(y[j3]), 0)
+            z0, z1 = load(pair_bias, code + index(z[j]), 0), load(pair_bias, code + index(z[j1]), 0)
+            z2, z3 = load(pair_bias, code + index(z[j2]), 0), load(pair_bias, code + index(z[j3]), 0)
+        for k in range(0, key - query, LANES):
+            f0, f1 = load(tokens, j, key + k), load(tokens, j1, key + k)
+            f2, f3 = load(tokens, j2, key + k), load(tokens, j3, key + k)
+            f = load(tokens, i, query + k)
+            x0, x1, x2, x3 = x0 + f * f0, x1 + f * f1, x2 + f * f2, x3 + f * f3
+            f = load(tokens, i1, query + k)
+            y0, y1, y2, y3 = y0 + f * f0, y1 + f * f1, y2 + f * f2, y3 + f * f3
+            f = load(tokens, i2, query + k)
+            z0, z1, z2, z3 = z0 + f * f0, z1 + f * f1, z2 + f * f2, z3 + f * f3
+        _store_three(scores, j, x0, y0, z0)
+        _store_three(scores, j1, x1, y1, z1)
+        _store_three(scores, j2, x2, y2, z2)
+        _store_three(scores, j3, x3, y3, z3)
+        most = larger(most, larger(larger(x0, x1), larger(x2, x3)))
+        most1 = larger(most1, larger(larger(y0, y1), larger(y2, y3)))
+        most2 = larger(most2, larger(larger(z0, z1), larger(z2, z3)))
+    return most, most1, most2
 
 
 @helper
-def _add_pair_bias(pairs, pair_bias, scores):  # type: ignore[no-untyped-def]
-    for i in range(len(pairs)):
-        for j in range(pairs.shape[1]):
-            scores[i, j] += pair_bias[index(pairs[i, j])]
+def _store_three(scores, j, x, y, z):  # type: ignore[no-untyped-def]
+    store(scores, QUERIES * j, 0, x)
+    store(scores, QUERIES * j + 1, 0, y)
+    store(scores, QUERIES * j + 2, 0, z)
 
 
 @helper
-def _tile(a, a_row, a_column, b, b_row, b_column, depth, c, c_row, c_column, rows):  # type: ignore[no-untyped-def]
-    """c = a @ b for one tile of c, with `depth` columns of a and rows of b; each from its row and column on.
+def _exponentials(scores, most):  # type: ignore[no-untyped-def]
+    """Scores less the largest of their query become powers of 2; gives 1 / the sum of each query."""
+    x, y, z = most
+    sum_x = sum_y = sum_z = in_all_lanes(np.float32(0.0))
+    for j in range(0, len(scores), QUERIES):
+        x_power = _exp2(load(scores, j, 0) - x)
+        y_power = _exp2(load(scores, j + 1, 0) - y)
+        z_power = _exp2(load(scores, j + 2, 0) - z)
+        store(scores, j, 0, x_power)
+        store(scores, j + 1, 0, y_power)
+        store(scores, j + 2, 0, z_power)
+        sum_x, sum_y, sum_z = sum_x + x_power, sum_y + y_power, sum_z + z_power
+    one = in_all_lanes(np.float32(1.0))
+    return one / sum_x, one / sum_y, one / sum_z
 
-    Of a tile with less than `ROWS` rows the last one is computed and written several times.
+
+@helper
+def _mix(powers, shares, tokens, value, values, mixed, i, i1, i2, column):  # type: ignore[no-untyped-def]
+    """The sums of the values of all tokens by their shares, four values of each of three queries.
+
+    Of less than four `values` the last is computed and written several times.
     """
-    r1, r2, r3 = min(1, rows - 1), min(2, rows - 1), min(3, rows - 1)
-    r4, r5 = min(4, rows - 1), min(5, rows - 1)
-    x0 = x1 = x2 = x3 = x4 = x5 = y0 = y1 = y2 = y3 = y4 = y5 = in_all_lanes(np.float32(0.0))
-    for k in range(depth):
-        x, y = load(b, b_row + k, b_column), load(b, b_row + k, b_column + LANES)
-        f = in_all_lanes(widened(a[a_row, a_column + k]))
-        x0, y0 = x0 + f * x, y0 + f * y
-        f = in_all_lanes(widened(a[a_row + r1, a_column + k]))
-        x1, y1 = x1 + f * x, y1 + f * y
-        f = in_all_lanes(widened(a[a_row + r2, a_column + k]))
-        x2, y2 = x2 + f * x, y2 + f * y
-        f = in_all_lanes(widened(a[a_row + r3, a_column + k]))
-        x3, y3 = x3 + f * x, y3 + f * y
-        f = in_all_lanes(widened(a[a_row + r4, a_column + k]))
-        x4, y4 = x4 + f * x, y4 + f * y
-        f = in_all_lanes(widened(a[a_row + r5, a_column + k]))
-        x5, y5 = x5 + f * x, y5 + f * y
-    _store_row(x0, y0, c, c_row, c_column)
-    _store_row(x1, y1, c, c_row + r1, c_column)
-    _store_row(x2, y2, c, c_row + r2, c_column)
-    _store_row(x3, y3, c, c_row + r3, c_column)
-    _store_row(x4, y4, c, c_row + r4, c_column)
-    _store_row(x5, y5, c, c_row + r5, c_column)
+    last = values - LANES
+    d1, d2, d3 = min(LANES, last), min(2 * LANES, last), min(3 * LANES, last)
+    x0 = x1 = x2 = x3 = y0 = y1 = y2 = y3 = z0 = z1 = z2 = z3 = in_all_lanes(np.float32(0.0))
+    for j in range(len(tokens)):
+        f0, f1 = load(tokens, j, value), load(tokens, j, value + d1)
+        f2, f3 = load(tokens, j, value + d2), load(tokens, j, value + d3)
+        f = load(powers, QUERIES * j, 0)
+        x0, x1, x2, x3 = x0 + f * f0, x1 + f * f1, x2 + f * f2, x3 + f * f3
+        f = load(powers, QUERIES * j + 1, 0)
+        y0, y1, y2, y3 = y0 + f * f0, y1 + f * f1, y2 + f * f2, y3 + f * f3
+        f = load(powers, QUERIES * j + 2, 0)
+        z0, z1, z2, z3 = z0 + f * f0, z1 + f * f1, z2 + f * f2, z3 + f * f3
+    x, y, z = shares
+    _store_four(mixed, i, column, d1, d2, d3, x0 * x, x1 * x, x2 * x, x3 * x)
+    _store_four(mixed, i1, column, d1, d2, d3, y0 * y, y1 * y, y2 * y, y3 * y)
+    _store_four(mixed, i2, column, d1, d2, d3, z0 * z, z1 * z, z2 * z, z3 * z)
 
 
 @helper
-def _store_row(x, y, c, row, column):  # type: ignore[no-untyped-def]
-    store(c, row, column, x)
-    store(c, row, column + LANES, y)
-
-
-@helper
-def _softmax(scores, T):  # type: ignore[no-untyped-def]
-    """Rows of T exponents of 2 to shares that add up to 1, in place; their length is a multiple of `LANES`.
-
-    Each step is done for all rows before the next: within one row each waits for the one before it.
-    """
-    rows, columns = scores.shape
-    for i in range(rows):
-        for j in range(T, columns):
-            scores[i, j] = -np.inf
-    for i in range(rows):
-        largest = load(scores, i, 0)
-        for j in range(LANES, columns, LANES):
-            largest = larger(largest, load(scores, i, j))
-        largest = in_all_lanes(largest_lane(largest))
-        for j in range(0, columns, LANES):
-            store(scores, i, j, load(scores, i, j) - largest)
-    for i in range(rows):
-        for j in range(0, columns, LANES):
-            store(scores, i, j, _exp2(load(scores, i, j)))
-    for i in range(rows):
-        total = load(scores, i, 0)
-        for j in range(LANES, columns, LANES):
-            total = total + load(scores, i, j)
-        share = in_all_lanes(np.float32(1.0) / sum_of_lanes(total))
-        for j in range(0, columns, LANES):
-            store(scores, i, j, load(scores, i, j) * share)
+def _store_four(mixed, i, column, d1, d2, d3, x0, x1, x2, x3):  # type: ignore[no-untyped-def]
+    store(mixed, i, column, x0)
+    store(mixed, i, column + d1, x1)
+    store(mixed, i, column + d2, x2)
+    store(mixed, i, column + d3, x3)
 
 
 @helper

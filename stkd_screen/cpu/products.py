@@ -30,27 +30,9 @@ class Product:
         out = space(name, len(x), self.outputs, dtype=x.dtype)
         if self.weight.dtype != torch.int8:
             return torch.mm(x, self.weight, out=out)
-        rounded, scales = self._rounded(x, N, space)
+        rounded, scales = space("rounded", *x.shape, dtype=torch.int8), space("scales", N)
+        to_int8(x[:N], scales, rounded[:N])
         sums = space("sums", len(x), self.outputs, dtype=torch.int32)
         torch._int_mm(rounded, self.weight, out=sums)
         from_int8(sums[:N], scales, self.scales, out[:N])
         return out
-
-    def transposed(self, x: Tensor, N: int, space: Space, out: Tensor) -> None:
-        """The same with a column for each row of x: changes `out`, (outputs, M or more)."""
-        M = len(x)
-        if self.weight.dtype != torch.int8:
-            torch.mm(self.weight.T, x.T, out=out[:, :M])
-            return
-        rounded, scales = self._rounded(x, N, space)
-        sums = space("sums", self.outputs, M, dtype=torch.int32)
-        torch._int_mm(self.weight.T, rounded.T, out=sums)
-        from_int8(sums, self.scales, scales, out)
-
-    @staticmethod
-    def _rounded(x: Tensor, N: int, space: Space) -> tuple[Tensor, Tensor]:
-        """x as int8 and the scale of each of its first N rows."""
-        rounded = space("rounded", *x.shape, dtype=torch.int8)
-        scales = space("scales", N)
-        to_int8(x[:N], scales, rounded[:N])
-        return rounded, scales

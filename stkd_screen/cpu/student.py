@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stkd_screen.cpu.attention import ROWS, attend, whole, whole_tiles
+from stkd_screen.cpu.attention import QUERIES, attend
 from stkd_screen.cpu.kernels import add_and_norm, gelu, norm, sum_of_entries
 from stkd_screen.cpu.products import Product
 from stkd_screen.cpu.space import Space
+from stkd_screen.cpu.vectors import LANES
 from stkd_screen.smiles.tokens import ENVIRONMENT_ENTRIES, NOTHING
 from stkd_screen.student import FingerprintHead, Layer, Student
 
-CACHE_LINE = 16  # floats
 # oneDNN, which multiplies bfloat16 and int8, compiles a kernel for each shape and keeps a thousand of them:
 # 400 MB. With rows in such multiples there are few shapes.
 ROWS_OF_A_PRODUCT = {torch.float32: 1, torch.bfloat16: 64, torch.int8: 64}
@@ -72,7 +72,7 @@ class CpuStudent:
         n_atoms = n_atoms.view(B)
         pairs = pairs.view(B, T, T) if self.student.config.surroundings else pairs[:0]
         N, D = B * T, self.student.config.width
-        M = whole(N, self._rows)  # rows that products are computed of; the rest is noise
+        M = math.ceil(N / self._rows) * self._rows  # rows that products are computed of; the rest is noise
         x, normed = space("x", N, D), space("normed", M, D, dtype=self._activations)
         self._sum_of_entries(self.student.first_entries(tokens), x)
         norm(x, *_gain_and_shift(self._norms[0]), normed[:N])
@@ -102,22 +102,20 @@ class _AllTokens:
     def __init__(self, layer: Layer, pair_bias: Tensor, dtype: torch.dtype) -> None:
         """Args: pair_bias is (H, PAIRS)."""
         attention = layer.attention
-        self.key_width = attention.key_width
-        self.pair_bias = (pair_bias * LOG2_E).contiguous()
+        self.pair_bias = _in_groups(pair_bias * LOG2_E).transpose(1, 2).flatten(0, 1).contiguous()
+        self.groups = math.ceil(attention.heads / LANES)
         D = attention.project.in_features
         # (H, K, D) each; the scores are to come out scaled, as exponents of 2.
         weight = attention.project.weight.detach()
-        query, key, value, *bias = weight.view(-1, attention.heads, self.key_width, D)
-        query = query * (LOG2_E / math.sqrt(self.key_width))
+        query, key, value, *bias = weight.view(-1, attention.heads, attention.key_width, D)
+        query = query * (LOG2_E / math.sqrt(attention.key_width))
         if attention.biased:  # the biases stand beside what they are added to
             query = torch.cat([query, bias[0] * LOG2_E], 1)
             key = torch.cat([key, bias[1]], 1)
-        value = _in_whole_tiles(value)
-        # Queries and values with a row for each token, keys with a column: what `attend` takes.
-        self.project = Product(torch.cat([query.flatten(0, 1), value.flatten(0, 1)]).T.contiguous(), dtype)
-        self.key = Product(key.flatten(0, 1).contiguous().T, dtype)
-        out = attention.out.weight.detach().T.view(attention.heads, self.key_width, D)
-        self.out = Product(_in_whole_tiles(out).flatten(0, 1).contiguous(), dtype)
+        project = _in_groups(torch.cat([query, key, value], 1))
+        self.project = Product(project.transpose(1, 2).flatten(0, 2).T.contiguous(), dtype)
+        out = attention.out.weight.detach().T.view(attention.heads, attention.key_width, D)
+        self.out = Product(_in_groups(out).transpose(1, 2).flatten(0, 2).contiguous(), dtype)
         self.no_bias = torch.zeros(D)
         self.feed_forward_norm = layer.feed_forward_norm
         up, down = cast(nn.Linear, layer.feed_forward[0]), cast(nn.Linear, layer.feed_forward[2])
@@ -147,17 +145,12 @@ class _AllTokens:
         add_and_norm(branch[:N], self.down_bias, *_gain_and_shift(next_norm), x, normed[:N])
 
     def attend(self, N: int, normed: Tensor, n_atoms: Tensor, pairs: Tensor, space: Space) -> Tensor:
-        """Attention as in student.Attention, up to what its `out` takes: (M, heads in whole tiles)."""
+        """Attention as in student.Attention, up to what its `out` takes: (M, groups of K)."""
         M, T = len(normed), N // len(n_atoms)
         projected = self.project(normed, N, space, "wide")
-        # Some tiles reach beyond the last token. With an odd number of cache lines to a row, the rows do not
-        # compete for the same places of the cache.
-        columns = (math.ceil(M / CACHE_LINE) + 1 | 1) * CACHE_LINE
-        keys = space("keys", self.key.outputs, columns, dtype=normed.dtype)
-        self.key.transposed(normed, N, space, keys)
-        scores = space("scores", ROWS, whole_tiles(T))
+        scores = space("scores", T * QUERIES, LANES)
         mixed = space("mixed", M, self.out.inputs, dtype=normed.dtype)
-        attend(n_atoms, pairs, self.pair_bias, self.key_width, projected[:N], keys, scores, mixed[:N])
+        attend(n_atoms, pairs, self.pair_bias, self.groups, projected[:N], scores, mixed[:N])
         return mixed
 
 
@@ -208,10 +201,11 @@ class _Head:
         return self.molecule(hidden.view(N // T, T, -1).sum(1, dtype=torch.float32) / 16)
 
 
-def _in_whole_tiles(heads: Tensor) -> Tensor:
-    """(H, K, D) with as many rows of zeros for each head as its tiles ask for."""
-    K = heads.shape[1]
-    return F.pad(heads, (0, 0, 0, whole_tiles(K) - K))
+def _in_groups(heads: Tensor) -> Tensor:
+    """(H, ...) as (groups, LANES, ...), with zeros for the heads that the last group lacks."""
+    groups = math.ceil(len(heads) / LANES)
+    lacking = heads.new_zeros(groups * LANES - len(heads), *heads.shape[1:])
+    return torch.cat([heads, lacking]).view(groups, LANES, *heads.shape[1:])
 
 
 def _product(linear: nn.Linear, dtype: torch.dtype) -> Product:

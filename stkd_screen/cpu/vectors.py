@@ -13,6 +13,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, overload, register_model
 
 LANES = 8
@@ -22,7 +23,16 @@ NO_FRACTIONS = 1.5 * 2**23  # a float32 of this size has no place for them: addi
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
 _SHORTS = ir.VectorType(ir.IntType(16), LANES)
+# Whether the processor that is compiled for rounds to bfloat16 in one instruction.
+_ROUNDS_TO_BFLOAT16 = "+avx512bf16" in cpu_target.target_context.codegen().magic_tuple()[2]
 _FUSED = ("contract",)  # a product and a sum may become one instruction
+
+
+class _BFloat16(ir.Type):
+    """LLVM's type, which llvmlite lacks."""
+
+    def __str__(self) -> str:
+        return "bfloat"
 
 
 class VectorType(types.Type):
@@ -64,8 +74,15 @@ def _widen(builder: Any, x: Any) -> Any:
 
 
 def _narrow(builder: Any, x: Any) -> Any:
-    """bfloat16 of float32, the nearest and of two such the even one, NaN of NaN; of numbers or vectors."""
+    """bfloat16 of float32, the nearest and of two such the even one, NaN of NaN; of numbers or vectors.
+
+    Where the processor does it, numbers below 1e-38 become 0.
+    """
     kind, shorts = (_INTS, _SHORTS) if isinstance(x.type, ir.VectorType) else (_INT, ir.IntType(16))
+    if _ROUNDS_TO_BFLOAT16:
+        number = _BFloat16()
+        narrow = ir.VectorType(number, LANES) if shorts == _SHORTS else number
+        return builder.bitcast(builder.fptrunc(x, narrow), shorts)
     half, last = (ir.Constant(kind, _in_lanes(kind, number)) for number in (0x7FFF, 1))
     upper = ir.Constant(kind, _in_lanes(kind, 16))
     bits = builder.bitcast(x, kind)
@@ -169,16 +186,10 @@ def _operator(symbol: Callable, instruction: Callable[..., Any]) -> None:
 _operator(operator.add, lambda builder, x, y: builder.fadd(x, y, flags=_FUSED))
 _operator(operator.sub, lambda builder, x, y: builder.fsub(x, y, flags=_FUSED))
 _operator(operator.mul, lambda builder, x, y: builder.fmul(x, y, flags=_FUSED))
+_operator(operator.truediv, lambda builder, x, y: builder.fdiv(x, y))
 
 # The second where one of them is NaN.
 larger = _of_each_lane(lambda builder, x, y: builder.select(builder.fcmp_ordered(">", x, y), x, y), 2)
-
-
-def _llvm(builder: Any, name: str, result: Any, *arguments: Any, fastmath: tuple[str, ...] = ()) -> Any:
-    """One of LLVM's own functions of vectors."""
-    kind = ir.FunctionType(result, [argument.type for argument in arguments])
-    function = builder.module.declare_intrinsic(f"llvm.{name}.v{LANES}f32", fnty=kind)
-    return builder.call(function, arguments, fastmath=fastmath)
 
 
 def _power_of_two(builder: Any, x: Any) -> Any:
@@ -188,23 +199,3 @@ def _power_of_two(builder: Any, x: Any) -> Any:
 
 # 2 to the power of n, -126 to 127, given n + NO_FRACTIONS: the last bits of such a sum are those of n.
 power_of_two = _of_each_lane(_power_of_two, 1)
-
-
-@intrinsic
-def largest_lane(typing, x):  # type: ignore[no-untyped-def]
-    """The largest of the eight values, NaN aside."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _llvm(builder, "vector.reduce.fmax", _FLOAT, arguments[0])
-
-    return types.float32(vector), generate
-
-
-@intrinsic
-def sum_of_lanes(typing, x):  # type: ignore[no-untyped-def]
-    """The sum of the eight values."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _llvm(builder, "vector.reduce.fadd", _FLOAT, _FLOAT(0.0), arguments[0], fastmath=("reassoc",))
-
-    return types.float32(vector), generate
