@@ -43,7 +43,7 @@ NAMES = {
     "graphormer": "Graphormer (teacher)",
     "mlp-ecfp": "MLP-ECFP",
     "st-base": "ST-BASE",
-    "st-kd": "ST-KD (student)",
+    "st-kd": "ST-KD",
 }
 # Table 2: the measure of each data set, and how it is called. Energies of QM8 are in hartree, as elsewhere.
 FINE_TUNED = {
@@ -74,8 +74,8 @@ PAGE = """# Results
 The paper's table 1 ([ST-KD](../README.md#sources)) with models trained here: mean absolute errors in eV,
 against density functional theory, on molecules of the test split, which took no part in training or choice.
 All models learned from the same {train:,} labelled molecules ({tables}),
-with the same targets, split and evaluation; the student also from molecules without labels, which its teacher
-answered for.{teacher}{missing}
+with the same targets, split and evaluation; the students also from molecules without labels, which their
+teachers answered for.{teacher}{missing}
 
 Written by `benchmarks/results.py`; how to train the models: [benchmarks](../benchmarks/README.md). What each
 loss brings, the paper's table 4: [distill](distill.md#what-is-learned).
@@ -135,18 +135,23 @@ def kind_of(config: dict[str, Any]) -> str:
     return "graphormer" if config["kind"] == "teacher" else "st-kd"
 
 
-def row_of(config: dict[str, Any], split: str) -> list[str]:
-    measured = config["metrics"].get(split, {})
-    errors = [measured.get(target, {}).get("mae") for target in TARGETS]
-    return [NAMES[kind_of(config)], *("" if error is None else f"{error:.3f}" for error in errors)]
+def name_of(folder: Path, config: dict[str, Any]) -> str:
+    """What a model is called; students, of which there may be several, after their folder."""
+    kind = kind_of(config)
+    return f"{NAMES[kind]} {folder.name}" if kind == "st-kd" else NAMES[kind]
 
 
-def training_of(config: dict[str, Any], parameters: int) -> list[str]:
-    training = config["training"]
+def errors_of(metrics: dict[str, Any], split: str) -> list[str]:
+    errors = [metrics.get(split, {}).get(target, {}).get("mae") for target in TARGETS]
+    return ["" if error is None else f"{error:.3f}" for error in errors]
+
+
+def training_of(folder: Path, config: dict[str, Any]) -> list[str]:
+    training, parameters = config["training"], parameters_of(folder, config)
     millions, train, valid = PAPER[kind_of(config)]
     before = " more, from earlier weights" if training["options"].get("start") else ""
     return [
-        NAMES[kind_of(config)],
+        name_of(folder, config),
         f"{parameters / 1e6:.1f}M",
         f"{training['epochs']:.1f}{before}",
         f"{training['seconds'] / 60:.0f}",
@@ -172,12 +177,16 @@ def page(folders: list[Path]) -> str:
     for folder, other in zip(folders, tables, strict=True):
         if other != tables[0]:
             raise StkdError(f"{folder} did not learn from the tables of {folders[0]}: {other}, {tables[0]}")
-    sizes = [parameters_of(folder, config) for folder, config in zip(folders, configs, strict=True)]
+    models = list(zip(folders, configs, strict=True))
     names = list(TARGETS.values())
     fewest = min(
         config["training"]["molecules"]["train"] for config in configs
     )  # others have unlabelled ones
-    with_train = [config for config in configs if config["metrics"].get("train")]
+
+    def rows(split: str) -> list[list[str]]:
+        measured = [(folder, config) for folder, config in models if config["metrics"].get(split)]
+        return [[name_of(*model), *errors_of(model[1]["metrics"], split)] for model in measured]
+
     heads = ["model", "parameters", "epochs", "minutes", "paper: parameters", "gap, train", "gap, valid"]
     missing = [NAMES[kind] for kind in PAPER if kind not in map(kind_of, configs)]
     return PAGE.format(
@@ -185,9 +194,9 @@ def page(folders: list[Path]) -> str:
         missing=f" Of the paper's models {', '.join(missing)} are missing here." if missing else "",
         train=fewest,
         tables=", ".join(f"`{name}`" for name in sorted(tables[0])),
-        test=table(["test", *names], [row_of(config, "test") for config in configs]),
-        train_table=table(["train", *names], [row_of(config, "train") for config in with_train]),
-        training=table(heads, list(map(training_of, configs, sizes))),
+        test=table(["test", *names], rows("test")),
+        train_table=table(["train", *names], rows("train")),
+        training=table(heads, [training_of(*model) for model in models]),
     )
 
 
@@ -197,7 +206,7 @@ def other_teacher(configs: list[dict[str, Any]]) -> str:
     for config in configs:
         teacher = config["training"].get("teacher")
         if teacher is not None and teacher["sha256"] not in there:
-            errors = ", ".join(row_of({**config, "metrics": teacher["metrics"]}, "test")[1:])
+            errors = ", ".join(errors_of(teacher["metrics"], "test"))
             return f" Its teacher was not the one below, but an earlier one ({errors} eV on the test split)."
     return ""
 
@@ -299,12 +308,12 @@ def figure_page(folders: list[Path], speed: dict[str, Any], picture: Path) -> st
     ]
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     for axes, target in zip(figure.subplots(1, 2), ("qm9.gap", "pcqm.gap"), strict=True):
-        for config, time in zip(configs, times, strict=True):
+        for folder, config, time in zip(folders, configs, times, strict=True):
             error = config["metrics"].get("test", {}).get(target, {}).get("mae")
             if time and error:
                 kind = kind_of(config)
                 marker, size = ("*", 14) if kind == "st-kd" else ("o", 7)
-                axes.plot(time, error, marker, markersize=size, label=NAMES[kind])
+                axes.plot(time, error, marker, markersize=size, label=name_of(folder, config))
         axes.set(xlabel="ms a molecule, from SMILES", ylabel=f"MAE of {TARGETS[target]}, eV")
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
@@ -314,7 +323,7 @@ def figure_page(folders: list[Path], speed: dict[str, Any], picture: Path) -> st
     with whole(picture) as file:
         figure.savefig(file, dpi=120, format="png")
     machine = speed["machine"]
-    untimed = [NAMES[kind_of(config)] for config, time in zip(configs, times, strict=True) if not time]
+    untimed = [name_of(*model) for *model, time in zip(folders, configs, times, strict=True) if not time]
     return FIGURE.format(
         picture=picture.name,
         device=machine["processor"] if machine["device"] == "cpu" else machine["device"],

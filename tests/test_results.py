@@ -18,11 +18,11 @@ from results import fine_tuned_pages, main, page
 def test_the_figures_are_those_of_the_models():
     folders = [find_weights("slim-teacher"), find_weights("small")]
     text = page(folders)
-    for folder, name in zip(folders, ("Graphormer (teacher)", "ST-KD (student)"), strict=True):
+    for folder, name in zip(folders, ("Graphormer (teacher)", "ST-KD small"), strict=True):
         metrics = json.loads((folder / "config.json").read_text())["metrics"]["test"]
         figures = " | ".join(f"{measures['mae']:.3f}" for measures in metrics.values())
         assert f"| {name} | {figures} |" in text
-    assert "| ST-KD (student) | 2.8M | 36.0 |" in text
+    assert "| ST-KD small | 2.8M | 36.0 |" in text
     assert "119,954 labelled molecules" in text
 
 
