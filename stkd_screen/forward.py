@@ -20,7 +20,7 @@ from stkd_screen.smiles.tokens import lay_out, token_counts
 from stkd_screen.student import Student
 
 # Tokens a forward pass: enough to keep the matrix products busy, small enough for cache or memory.
-BATCH_TOKENS = {"cpu": 1024, "cuda": 262_144}
+BATCH_TOKENS = {"cpu": 2048, "cuda": 262_144}
 
 T = TypeVar("T")
 R = TypeVar("R")
