@@ -183,32 +183,36 @@ def page(folders: list[Path]) -> str:
         config["training"]["molecules"]["train"] for config in configs
     )  # others have unlabelled ones
 
-    def rows(split: str) -> list[list[str]]:
-        measured = [(folder, config) for folder, config in models if config["metrics"].get(split)]
-        return [[name_of(*model), *errors_of(model[1]["metrics"], split)] for model in measured]
+    def row(folder: Path, config: dict[str, Any], split: str) -> list[str]:
+        return [name_of(folder, config), *errors_of(config["metrics"], split)]
 
+    with_train = [model for model in models if model[1]["metrics"].get("train")]
     heads = ["model", "parameters", "epochs", "minutes", "paper: parameters", "gap, train", "gap, valid"]
     missing = [NAMES[kind] for kind in PAPER if kind not in map(kind_of, configs)]
     return PAGE.format(
-        teacher=other_teacher(configs),
+        teacher=other_teachers(models),
         missing=f" Of the paper's models {', '.join(missing)} are missing here." if missing else "",
         train=fewest,
         tables=", ".join(f"`{name}`" for name in sorted(tables[0])),
-        test=table(["test", *names], rows("test")),
-        train_table=table(["train", *names], rows("train")),
+        test=table(["test", *names], [row(*model, "test") for model in models]),
+        train_table=table(["train", *names], [row(*model, "train") for model in with_train]),
         training=table(heads, [training_of(*model) for model in models]),
     )
 
 
-def other_teacher(configs: list[dict[str, Any]]) -> str:
+def other_teachers(models: list[tuple[Path, dict[str, Any]]]) -> str:
     """What the teacher of a student was like, where it is none of the models."""
-    there = {config.get("sha256") for config in configs}
-    for config in configs:
+    there = {config.get("sha256") for _, config in models}
+    text = ""
+    for folder, config in models:
         teacher = config["training"].get("teacher")
         if teacher is not None and teacher["sha256"] not in there:
             errors = ", ".join(errors_of(teacher["metrics"], "test"))
-            return f" Its teacher was not the one below, but an earlier one ({errors} eV on the test split)."
-    return ""
+            text += (
+                f" The teacher of {name_of(folder, config)} was not the one below, but another "
+                f"({errors} eV on the test split)."
+            )
+    return text
 
 
 def fine_tuned_pages(folder: Path) -> str:

@@ -4,11 +4,11 @@
     python refit_embedding.py weights/mine mine.prepared -o weights/refitted
     stkd-screen calibrate weights/refitted mine.csv
 
-In a student of the preset `small` or `large` the fingerprint head and the hashed environments of atoms serve
-the embedding alone. This trains these two on the training molecules of a prepared file: all those without
-labels, to whose fingerprints new principal components are fitted, and at most as many of the others. What the
-layers give is computed once and kept in memory, about 7 kB for a drug-like molecule. The expected errors look
-at the embedding, so `calibrate` comes after it.
+In a student of the preset `small`, `medium` or `large` the fingerprint head and the hashed environments of
+atoms serve the embedding alone. This trains these two on the training molecules of a prepared file: all those
+without labels, to whose fingerprints new principal components are fitted, and at most as many of the others.
+What the layers give is computed once and kept in memory, about 7 kB for a drug-like molecule (twice as much
+for `medium`). The expected errors look at the embedding, so `calibrate` comes after it.
 """
 
 import argparse
@@ -120,7 +120,7 @@ def main() -> None:
     if not (weights.student.config.late_environments and weights.student.fingerprint):
         raise SystemExit(
             f"{arguments.weights}: environments are part of its energies, or it has no fingerprint head; "
-            "give weights trained with --preset small or large and --fingerprint above 0"
+            "give weights trained with --preset small, medium or large and --fingerprint above 0"
         )
     rows = data.rows("train")
     labelled = np.isfinite(data.targets[rows]).any(axis=1)

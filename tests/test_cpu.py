@@ -15,7 +15,7 @@ from numba import njit
 from numba.core.errors import TypingError
 from students import int8_case, student_of
 
-from stkd_screen.cpu import CpuStudent, attention, kernels
+from stkd_screen.cpu import CpuStudent, attention, kernels, vectors
 from stkd_screen.cpu.products import Product
 from stkd_screen.cpu.space import Space
 from stkd_screen.cpu.vectors import LANES, load, narrowed, store, widened
@@ -35,6 +35,8 @@ CONFIGS = {
     "odd, late environments": replace(ODD, surroundings=True, fingerprint=11, late_environments=True),
     "heads of 17": replace(ODD, width=51),
     "heads of 32": replace(ODD, width=64, heads=2),
+    "two groups of heads": replace(ODD, width=60, heads=12, surroundings=True, fingerprint=11),
+    "two whole groups": replace(ODD, width=48, heads=16),
     "one layer": replace(ODD, standard_layers=0, biased_layers=1, surroundings=True, fingerprint=11),
 }
 MOLECULES = {
@@ -176,7 +178,12 @@ def test_a_batch_whose_atoms_or_pairs_are_of_other_molecules_is_refused():
             CpuStudent(student)(*batch)
 
 
-def test_bfloat16_is_rounded_as_pytorch_rounds_it():
+@pytest.mark.parametrize("by_processor", [True, False])
+def test_bfloat16_is_rounded_as_pytorch_rounds_it(by_processor, monkeypatch):
+    """By one instruction where there is one, or by whole numbers."""
+    if not by_processor:
+        monkeypatch.setattr(vectors, "_ROUNDS_TO_BFLOAT16", False)
+
     @njit
     def copy(source, copies):
         for i in range(len(source)):
@@ -255,7 +262,7 @@ def test_a_value_that_is_not_finite_reaches_the_results():
 
 
 def test_a_value_that_is_not_finite_stays_in_its_molecule():
-    """Tiles of attention reach into the next molecule, whose part in them must not count."""
+    """All molecules of a batch are rows of the same matrices."""
     student = student_of(CONFIGS["small"])
     batch = batch_of(student, ["CCO", "CCN", "CCO", "CCO"])
     nitrogen = set(batch[0][1, 3].tolist()) - set(batch[0][0].flatten().tolist())

@@ -297,6 +297,7 @@ def test_epochs_differ_in_orders_forms_and_unlabelled_molecules(data, unlabelled
     """What the test above resumes is really there."""
     config = replace(DISTILLING, random_orders=0.5, kekule=0.5, unlabelled_share=0.25)
     trainer = Distiller(joined(data, unlabelled), teacher, config)
+    trainer.get_ready(lambda note: None)
     assert len(trainer.labelled) == len(data.rows("train"))
     wanted = round(len(trainer.labelled) * 0.25 / 0.75)
     assert 0 < wanted < len(trainer.unlabelled)

@@ -30,7 +30,8 @@ def test_a_teacher_that_is_not_shown_is_told_of():
     folders = [find_weights("slim-teacher"), find_weights("small")]
     taught = json.loads((folders[1] / "config.json").read_text())["training"]["teacher"]
     errors = ", ".join(f"{measures['mae']:.3f}" for measures in taught["metrics"]["test"].values())
-    sentence = f"Its teacher was not the one below, but an earlier one ({errors} eV on the test split)."
+    other = f"but another ({errors} eV on the test split)."
+    sentence = f"The teacher of ST-KD small was not the one below, {other}"
     shown = json.loads((folders[0] / "config.json").read_text())["sha256"] == taught["sha256"]
     assert (sentence in page(folders)) != shown
     assert sentence in page(folders[1:])

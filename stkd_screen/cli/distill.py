@@ -42,8 +42,8 @@ def distill(
     teacher: Annotated[
         list[str] | None,
         typer.Option(
-            help="Shipped teacher's name or teacher folder; repeat for more models, students too, whose "
-            "predictions are averaged with those of the first. [default: slim-teacher]"
+            help="Shipped teacher's name or teacher folder. After it, repeated, more models, students too, "
+            "whose predictions are averaged with those of the first. [default: slim-teacher]"
         ),
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Weights folder to write.")] = Path(
@@ -138,6 +138,7 @@ def distill(
         max_minutes = max_minutes or EXAMPLE_MINUTES
         # Soft targets alone: a trained student's states are far from the scale that W_feat starts with.
         alpha, beta, initial_stage = alpha or 0.0, beta or 0.0, initial_stage or 0.0
+    chosen = choose_device(device)
     config = DistillConfig.of(
         preset_of(preset, start, "small", grow),
         **given(
@@ -164,13 +165,12 @@ def distill(
             fingerprint=fingerprint,
             half=half,
             seed=seed,
-            device=str(choose_device(device)),
+            device=str(chosen),
             precision=precision,
         ),
     )
     first, *more = teacher or ["slim-teacher"]
     loaded = load_teacher(first)
-    chosen = choose_device(device)
     further = [load_model(name, chosen, choose_precision(precision, chosen)) for name in more]
     excluded = excluded_keys(exclude or [])
     sets = []

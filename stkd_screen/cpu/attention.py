@@ -27,11 +27,12 @@ def attend(n_atoms, pairs, pair_bias, groups, projected, scores, mixed):  # type
     these are set to zero here.
 
     Args:
-        n_atoms: (B,) of each molecule.
-        pairs: (B, T, T) the codes of pairs of tokens; nothing where they have none.
+        n_atoms: (B,) int32 of each molecule.
+        pairs: (B, T, T) uint8 the codes of pairs of tokens; (0, ...) where they have none.
         pair_bias: (groups * PAIRS, LANES) what each code adds to the scores, scaled as they are.
         groups: number.
-        projected: (N, groups of) queries, scaled so that scores are exponents of 2, keys, and values.
+        projected: (N, groups of) queries, scaled so that scores are exponents of 2, keys, and values. Changed
+            where there are biases, see above.
         scores: (T * QUERIES, LANES) work space.
         mixed: (N, groups of) K becomes the result.
 
@@ -117,12 +118,12 @@ def _exponentials(scores, most):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _mix(powers, shares, tokens, value, values, mixed, i, i1, i2, column):  # type: ignore[no-untyped-def]
-    """The sums of the values of all tokens by their shares, four values of each of three queries.
+def _mix(powers, shares, tokens, value, left, mixed, i, i1, i2, column):  # type: ignore[no-untyped-def]
+    """The sums of the values of all tokens by their shares, four vectors of each of three queries.
 
-    Of less than four `values` the last is computed and written several times.
+    Where less than four are `left`, a number of numbers, the last is computed and written several times.
     """
-    last = values - LANES
+    last = left - LANES
     d1, d2, d3 = min(LANES, last), min(2 * LANES, last), min(3 * LANES, last)
     x0 = x1 = x2 = x3 = y0 = y1 = y2 = y3 = z0 = z1 = z2 = z3 = in_all_lanes(np.float32(0.0))
     for j in range(len(tokens)):

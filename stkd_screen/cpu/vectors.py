@@ -10,7 +10,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
@@ -23,8 +23,11 @@ NO_FRACTIONS = 1.5 * 2**23  # a float32 of this size has no place for them: addi
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
 _SHORTS = ir.VectorType(ir.IntType(16), LANES)
-# Whether the processor that is compiled for rounds to bfloat16 in one instruction.
-_ROUNDS_TO_BFLOAT16 = "+avx512bf16" in cpu_target.target_context.codegen().magic_tuple()[2]
+# Whether the processor that is compiled for rounds to bfloat16 in one instruction, and LLVM knows it.
+_ROUNDS_TO_BFLOAT16 = (
+    binding.llvm_version_info[0] >= 20
+    and "+avx512bf16" in cpu_target.target_context.codegen().magic_tuple()[2]
+)
 _FUSED = ("contract",)  # a product and a sum may become one instruction
 
 

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,18 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stkd_screen.errors import TrainingError
 from stkd_screen.student import Learned, Student
 from stkd_screen.targets import Target, in_units
 from stkd_screen.teach.coverage import Coverage
-from stkd_screen.teach.ensemble import Ensemble
+from stkd_screen.teach.ensemble import Ensemble, taught_coverage, taught_targets
 from stkd_screen.teach.labelled import SPLITS, LabelledMolecules
 from stkd_screen.teach.layer_pairs import layer_pairs
 from stkd_screen.teach.lessons import Lesson, Lessons, lessons_bytes
 from stkd_screen.teach.loop import Report, run
 from stkd_screen.teach.losses import attention_loss, feature_loss, knowledge_mixing, task_loss
 from stkd_screen.teach.structure import GraphBatch, graph_batch
-from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.teach.teacher import Model, Teacher, predict
 from stkd_screen.teach.train import StudentTrainer, TrainConfig, starting_student
 from stkd_screen.weights import Weights, load_weights
@@ -71,8 +68,9 @@ def distill(
     Args:
         data: with graphs. Molecules without a label have the teacher as their only source. Where no
             molecule has one, the teacher's predictions stand in for the labels of the valid and test splits.
-        teacher: what to learn from.
-        further: students or teachers whose predictions are averaged with the teacher's.
+        teacher: what to learn from; without labels also what the student is measured by.
+        further: students or teachers whose predictions are averaged with the teacher's. They are asked once,
+            whatever the memory and the minutes.
 
     Raises:
         TrainingError: the layer pairs do not fit the two models, or see `Trainer` and `run`.
@@ -121,14 +119,11 @@ class Distiller(StudentTrainer):
         config: DistillConfig,
         further: Sequence[Model] = (),
     ) -> None:
-        self.teacher, self.further = teacher, further
+        self.teacher = teacher
         self.teacher.model.to(config.device).requires_grad_(False)
-        known = {target.full_name: k for k, target in enumerate(teacher.targets)}
-        # Column of the teacher for each target that it knows.
-        self.taught = {
-            k: known[column.full_name] for k, column in enumerate(data.columns) if column.full_name in known
-        }
-        self._check_targets(data.columns)
+        # Column of the teacher for each target that it knows; and of each of the others.
+        self.taught = taught_targets(teacher, data.columns)
+        self.further = [(model, taught_targets(model, data.columns)) for model in further]
         labelled = np.isfinite(data.targets).any(axis=1)
         self.judged_by_the_teacher = not labelled.any()
         if self.judged_by_the_teacher:
@@ -148,23 +143,8 @@ class Distiller(StudentTrainer):
             for i in (1, 2)
         )
 
-    def _check_targets(self, columns: list[TargetColumn]) -> None:
-        if not self.taught:
-            raise TrainingError(
-                f"teacher {self.teacher.name!r} predicts {_names(self.teacher.targets)}, the data hold "
-                f"{_names(columns)}: nothing in common; name --target as the teacher does, or teach "
-                "a teacher of these data"
-            )
-        for k, t in self.taught.items():
-            ours, theirs = columns[k].output_unit, self.teacher.targets[t].unit
-            if ours != theirs:
-                raise TrainingError(
-                    f"target {columns[k].full_name}: the data hold {ours}, the teacher {self.teacher.name!r} "
-                    f"predicts {theirs}; mend the unit in --target, or teach a teacher of these data"
-                )
-
     def _with_its_predictions(self, data: LabelledMolecules) -> LabelledMolecules:
-        """Data without any label, with the teacher's predictions as those of the valid and test splits."""
+        """Data without any label, with the (first) teacher's predictions as those of the other splits."""
         targets = data.targets.copy()
         rows = np.flatnonzero(data.split != SPLITS.index("train"))
         standardised = predict(self.teacher.model, data.molecules, data.needed_graphs(), rows)
@@ -185,16 +165,11 @@ class Distiller(StudentTrainer):
         if self.asked_once:
             say(f"the teacher is asked once of {len(rows):,} molecules")
             self.lessons = self.lessons_of(rows)
-        if self.further:
-            say(f"{', '.join(model.name for model in self.further)} asked once of {len(rows):,} molecules")
-        _ = self.ensemble  # now, not in the first batch
+        for model, _ in self.further:
+            say(f"{model.name} is asked once of {len(rows):,} molecules")
+        self.ensemble = Ensemble(self.further, self.data, rows, self.targets, self.device)
         if self.step == 0 and self.compares_states and not self.config.raw_states:
             self.standardise_states(rows)
-
-    @cached_property
-    def ensemble(self) -> Ensemble:
-        """What the further models predict of the training molecules."""
-        return Ensemble(self.further, self.data, self.data.rows("train"), self.targets, self.device)
 
     @property
     def compares_states(self) -> bool:
@@ -345,25 +320,25 @@ class Distiller(StudentTrainer):
         ours, theirs = [*self.taught], [*self.taught.values()]
         soft[:, ours] = taught[:, theirs] * self.scale + self.shift
         soft[:, self.classes] = torch.sigmoid(soft[:, self.classes])
-        models = torch.isfinite(soft) + self.ensemble.count
-        mean = (soft.nan_to_num() + others) / models  # 0 / 0, NaN, where none of them knows a target
+        mean = self.ensemble.mean_with(soft, others)
         return torch.where(torch.isfinite(target), math.nan, mean)
 
     def student(self, model: nn.Module) -> Student:
         return cast(Distillation, model).student
 
     def known_coverage(self) -> list[Coverage]:
-        return [*super().known_coverage(), self.teacher.coverage, *(m.coverage for m in self.further)]
+        models: list[tuple[Model | Teacher, dict[int, int]]] = [(self.teacher, self.taught), *self.further]
+        return [*super().known_coverage(), *(taught_coverage(*model) for model in models)]
 
     def about(self) -> dict[str, Any]:
         teacher = {"name": self.teacher.name, "sha256": self.teacher.sha256, "metrics": self.teacher.metrics}
         about = super().about() | {"teacher": teacher, "layer_pairs": self.pairs}
         if self.further:
-            about["further_teachers"] = [{"name": m.name, "sha256": m.sha256} for m in self.further]
+            about["further_teachers"] = [{"name": m.name, "sha256": m.sha256} for m, _ in self.further]
         return about | ({"judge": self.teacher.name} if self.judged_by_the_teacher else {})
 
     def identity(self) -> dict[str, Any]:
-        teachers = [self.teacher.sha256, *(model.sha256 for model in self.further)]
+        teachers = [self.teacher.sha256, *(model.sha256 for model, _ in self.further)]
         return super().identity() | {"teacher": " ".join(teachers)}
 
 
@@ -373,7 +348,3 @@ def scale_free(state: Tensor) -> Tensor:
     As it leaves a layer its size differs a hundredfold between molecules, and the feature loss with it.
     """
     return F.layer_norm(state, state.shape[-1:])
-
-
-def _names(targets: Sequence[Target | TargetColumn]) -> str:
-    return ", ".join(target.full_name for target in targets)

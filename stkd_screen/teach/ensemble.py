@@ -6,16 +6,49 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stkd_screen.errors import TrainingError
 from stkd_screen.targets import Target, in_units
+from stkd_screen.teach.coverage import Coverage
 from stkd_screen.teach.labelled import LabelledMolecules
-from stkd_screen.teach.teacher import Model
+from stkd_screen.teach.targets import TargetColumn
+from stkd_screen.teach.teacher import Model, Teacher
+
+
+def taught_targets(model: Model | Teacher, columns: Sequence[TargetColumn]) -> dict[int, int]:
+    """For each column that a model predicts, by its place, which of the model's targets it is.
+
+    Raises:
+        TrainingError: the model predicts none of them, or one in another unit.
+    """
+    known = {target.full_name: t for t, target in enumerate(model.targets)}
+    taught = {k: known[column.full_name] for k, column in enumerate(columns) if column.full_name in known}
+    if not taught:
+        raise TrainingError(
+            f"teacher {model.name!r} predicts {_names(model.targets)}, the data hold {_names(columns)}: "
+            "nothing in common; name --target as the teacher does, or teach a teacher of these data"
+        )
+    for k, t in taught.items():
+        ours, theirs = columns[k].output_unit, model.targets[t].unit
+        if ours != theirs:
+            raise TrainingError(
+                f"target {columns[k].full_name}: the data hold {ours}, the teacher {model.name!r} "
+                f"predicts {theirs}; mend the unit in --target, or teach a teacher of these data"
+            )
+    return taught
+
+
+def taught_coverage(model: Model | Teacher, taught: dict[int, int]) -> Coverage:
+    """What the labels behind a model cover, of the levels at which a student learns from it."""
+    levels = {model.targets[t].level for t in taught.values()}
+    types, largest = model.coverage.atom_types, model.coverage.max_heavy_atoms
+    return Coverage({k: types[k] for k in levels & {*types}}, {k: largest[k] for k in levels & {*largest}})
 
 
 class Ensemble:
     """What some models, students or teachers, predict of the molecules of a data set.
 
     Args:
-        models: none is an ensemble, too; each knows some of the targets, or none.
+        models: none is an ensemble, too. Each with what it knows of the targets (`taught_targets`).
         data: R molecules; with graphs, where a model needs them.
         rows: those that the models are asked of.
         targets: K, in whose scale the predictions are summed.
@@ -27,7 +60,7 @@ class Ensemble:
 
     def __init__(
         self,
-        models: Sequence[Model],
+        models: Sequence[tuple[Model, dict[int, int]]],
         data: LabelledMolecules,
         rows: np.ndarray,
         targets: Sequence[Target],
@@ -35,11 +68,22 @@ class Ensemble:
     ) -> None:
         self.total = np.zeros((len(data.molecules), len(targets)), np.float32)
         self.count = torch.zeros(len(targets), device=device)
-        for model in models:
+        for model, taught in models:
             predicted = in_units(model.predict(data, rows), model.targets)
-            place = {(target.full_name, target.unit): k for k, target in enumerate(model.targets)}
-            for k, target in enumerate(targets):
-                known = place.get((target.full_name, target.unit))
-                if known is not None:
-                    self.total[rows, k] += (predicted[:, known] - target.mean) / target.std
-                    self.count[k] += 1
+            for k, t in taught.items():
+                self.total[rows, k] += (predicted[:, t] - targets[k].mean) / targets[k].std
+                self.count[k] += 1
+
+    def mean_with(self, one: Tensor, total: Tensor) -> Tensor:
+        """The average of another model's word and that of these, (B, K); NaN where none has one.
+
+        Args:
+            one: (B, K), not finite where that model has none.
+            total: (B, K) of these.
+        """
+        known = torch.isfinite(one)
+        return (torch.where(known, one, 0.0) + total) / (known + self.count)
+
+
+def _names(targets: Sequence[Target | TargetColumn]) -> str:
+    return ", ".join(target.full_name for target in targets)

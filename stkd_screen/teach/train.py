@@ -33,9 +33,9 @@ PAPER = {
     "epochs": 200, "batch_size": 256, "learning_rate": 1e-4, "weight_decay": 1e-5, "beta_2": 0.999,
     "half": True,
 }  # fmt: skip
+MEDIUM = {"batch_size": 256, "half": True}
 # For a GPU. The rate of `small`, 1.5e-3 for 128 molecules, goes down with the width, by 4, and up with the
 # square root of the batch, by 2: 7.5e-4. The paper's goes up to 1.4e-4. This is the middle of the two.
-MEDIUM = {"batch_size": 256, "half": True}
 LARGE = {"batch_size": 512, "learning_rate": 3e-4, "half": True}
 
 
