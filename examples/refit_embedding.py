@@ -132,10 +132,9 @@ def main() -> None:
     student = weights.student.to(choose_device(arguments.device)).eval()
     refit(student, data, basis, np.concatenate([library, others]), arguments.epochs, arguments.learning_rate)
     training = weights.training | {"embedding": {"data": data.files, "epochs": arguments.epochs}}
+    refitted = replace(weights, student=student.cpu(), fingerprints=basis, training=training)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    saved = save_weights(
-        replace(weights, student=student.cpu(), fingerprints=basis, training=training), arguments.output
-    )
+    saved = save_weights(refitted, arguments.output, half=training["options"].get("half", False))
     (arguments.output / "README.md").write_text(student_card(saved), encoding="utf-8")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TARGETS, TOY_TRAINING
+from safetensors.torch import load_file
 
 from stkd_screen.records import RecordReader
 from stkd_screen.smiles.tokens import ENVIRONMENT_1
@@ -171,7 +172,7 @@ def test_refitting_the_embedding_leaves_the_energies(tmp_path, toy, run_command,
     done = run_command("prepare", toy.table, *given, "--unlabelled", library, "-o", tmp_path / "toy.prepared")
     assert done.returncode == 0, done.stderr
     data = load_prepared(tmp_path / "toy.prepared")
-    before = train(data, replace(TOY_TRAINING, epochs=2), tmp_path / "toy")
+    before = train(data, replace(TOY_TRAINING, epochs=2, half=True), tmp_path / "toy")
     command = [
         REFIT,
         tmp_path / "toy",
@@ -194,6 +195,8 @@ def test_refitting_the_embedding_leaves_the_energies(tmp_path, toy, run_command,
                 name
             )
     assert after.training["embedding"]["epochs"] == 8
+    stored = load_file(tmp_path / "refitted" / "model.safetensors")
+    assert stored["table"].dtype == stored["fingerprint.token.weight"].dtype == torch.float16
 
     early = [sys.executable, REFIT, toy.weights, tmp_path / "toy.prepared", "-o", tmp_path / "never"]
     refused = subprocess.run(early, capture_output=True, text=True)
