@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from stkd_screen.errors import InputError, OutputError
 from stkd_screen.files import file_sha256
@@ -16,6 +17,7 @@ from stkd_screen.parts.outputs import OutputFile, OutputFolder
 from stkd_screen.parts.stored import StoredRecords, read_columns
 from stkd_screen.records import RecordReader
 
+_READ = ("columns", "rows", "results", "input")  # checks that read the parts, in their order
 _NO_RESULT = ("row", "id", "smiles", "error", "warning")
 Report = Callable[[str, int, int], None]  # what is read, rows done, rows in all
 
@@ -43,8 +45,10 @@ def verify(
         One check after the other; all is well where none of them has `holds` False.
 
     Raises:
-        OutputError: there is no output, or it has no manifest.
+        OutputError: there is no output, it was cut short, or it has no manifest.
     """
+    if output == "":  # Path("") is the folder one is in
+        raise OutputError("an output without a name (an empty variable?); name what embed wrote")
     place, manifest = _find(Path(output))
     checks = [_check_complete(manifest), _check_parts(place, manifest)]
     try:
@@ -53,7 +57,9 @@ def verify(
             checks += _check_rows(place, manifest, report)
             checks.append(_check_input(place, manifest, inputs, report))
     except (OutputError, OSError, pa.ArrowException) as fault:  # a part that cannot be read
-        checks.append(Check("rows", False, str(fault)))
+        left = [name for name in _READ if name not in {check.name for check in checks}]
+        checks.append(Check(left[0], False, f"cannot be read: {fault}"))
+        checks += [Check(name, None, "not looked at, for a part cannot be read") for name in left[1:]]
     return checks
 
 
@@ -61,9 +67,20 @@ def _find(path: Path) -> tuple[OutputFile | OutputFolder, Manifest]:
     place = OutputFolder(path) if path.is_dir() else OutputFile(path)
     manifest = place.finished() or place.unfinished()
     if manifest is None:
-        reason = "has no manifest to compare it with" if path.exists() else "is not there"
-        raise OutputError(f"{path} {reason}; give what stkd-screen embed wrote")
+        raise OutputError(f"{path} {_why_not(path)}; give what stkd-screen embed wrote")
     return place, manifest
+
+
+def _why_not(path: Path) -> str:
+    """Why an output has no manifest."""
+    if not path.exists():
+        return "is not there"
+    if path.is_file():
+        try:
+            pq.read_metadata(path)
+        except (OSError, pa.ArrowException):
+            return "is no whole Parquet file: it was cut short, or is something else"
+    return "has no manifest to compare it with"
 
 
 def _check_complete(manifest: Manifest) -> Check:
@@ -81,7 +98,9 @@ def _check_parts(place: OutputFile | OutputFolder, manifest: Manifest) -> Check:
     """Size and hash of every part; and in a folder nothing that is no part."""
     for i, part in enumerate(manifest.parts):
         path, start = place.place(manifest, i)
-        size = path.stat().st_size - start if path.is_file() else 0
+        if not path.is_file():
+            return Check("parts", False, f"part {i} ({path}) is missing")
+        size = path.stat().st_size - start
         if size < part.bytes or (part.file and size != part.bytes):
             return Check("parts", False, f"part {i} ({path}) has {max(0, size):,} bytes of {part.bytes:,}")
         if file_sha256(path, start, part.bytes) != part.sha256:

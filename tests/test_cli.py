@@ -12,6 +12,8 @@ import pytest
 from rdkit import Chem
 
 from stkd_screen import __version__, load
+from stkd_screen.cli.display import Terminal, TrainingDisplay
+from stkd_screen.cli.interrupts import Interrupted
 
 
 @pytest.fixture
@@ -33,6 +35,35 @@ def test_embed_prints_a_summary_and_exits_0_with_bad_rows(stkd_screen, toy, tmp_
     for text in ("records", "unclosed ring bond", "too many bonds", "out.parquet", "molecules/s"):
         assert text in result.stderr
     assert pl.read_parquet(tmp_path / "out.parquet")["id"].to_list() == ["ethanol", "ring", "five"]
+
+
+def test_of_no_molecule_at_all_the_usual_reasons_are_told(stkd_screen, toy, tmp_path):
+    (tmp_path / "in.smi").write_text("ethanol,CCO\npropanol,CCCO\n")
+    given = ("-o", tmp_path / "out.parquet", "--model", toy.weights, "--overwrite")
+    told = stkd_screen("embed", tmp_path / "in.smi", *given)
+    assert told.returncode == 0 and "is the SMILES the first word of each line?" in told.stderr
+    (tmp_path / "in.smi").write_text("ethanol,CCO\nCCO\n")
+    assert "is the SMILES the first" not in stkd_screen("embed", tmp_path / "in.smi", *given).stderr
+
+
+def test_an_input_without_a_name_is_no_folder(stkd_screen, toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.smi").write_text("CCO\n")
+    refused = stkd_screen("embed", "", "-o", "out.parquet", "--model", toy.weights)
+    assert refused.returncode == 1 and "an input without a name" in refused.stderr
+
+
+@pytest.mark.parametrize("option", ["--learning-rate", "--max-minutes"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
+def test_a_rate_or_a_time_that_is_none_is_refused(stkd_screen, toy, tmp_path, option, value):
+    refused = stkd_screen("train", toy.table, "-o", tmp_path / "new", option, value)
+    assert refused.returncode == 2 and "must be above 0" in refused.stderr
+
+
+def test_an_interrupted_training_says_that_it_can_go_on(capsys):
+    with pytest.raises(Interrupted), TrainingDisplay(Terminal(stderr=True)):
+        raise Interrupted(2)
+    assert "the same command goes on from the last checkpoint" in capsys.readouterr().err
 
 
 def test_another_level_is_offered_where_most_molecules_are_too_large(stkd_screen, tmp_path):

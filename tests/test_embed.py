@@ -18,6 +18,7 @@ from stkd_screen.background import in_background
 from stkd_screen.embed import embed
 from stkd_screen.errors import InputError, OutputError, StkdError
 from stkd_screen.output import METADATA_KEY, OutputOptions
+from stkd_screen.parts.outputs import output_at
 from stkd_screen.records import RecordReader
 
 MOLECULES = ["CCO", "c1ccccc1", "CC(=O)O", "C1CC", "CCN", "", "OCC(O)CO", "CC(C)(C)(C)C", "N", "[Na+].[Cl-]"]
@@ -198,6 +199,8 @@ def test_independent_readers_open_the_output(encoder, library, tmp_path):
 
 
 def test_an_output_that_is_not_named_parquet_is_refused(encoder, library, tmp_path):
+    with pytest.raises(OutputError, match=r"name it x\.parquet"):
+        output_at("x.parquet.gz")
     with pytest.raises(OutputError, match=r"name it out\.parquet"):
         run(encoder, library, tmp_path / "out.csv")
 

@@ -174,6 +174,22 @@ def write_manifest(folder, parts, **about):
     return manifest
 
 
+def test_other_dimensions_are_not_another_model(tmp_path):
+    long, short = (write_library(tmp_path / f"{name}.parquet", rows=20) for name in ("long", "short"))
+    table = pq.read_table(short)
+    place = table.schema.get_field_index("embedding")
+    vectors = np.stack(table["embedding"].to_numpy(zero_copy_only=False))[:, :4]
+    cut = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 4)
+    pq.write_table(table.set_column(place, pa.field("embedding", cut.type), cut), short)
+    with pytest.raises(SearchError, match=rf"{WIDTH} dimensions, .* of 4; embed both with the same --dims"):
+        Library([long, short])
+
+
+def test_an_input_without_a_name_is_refused(stkd_screen):
+    refused = stkd_screen("index", "")
+    assert refused.returncode == 1 and "an input without a name" in refused.stderr
+
+
 def test_of_a_folder_the_parts_that_its_manifest_names_are_taken(tmp_path):
     folder = tmp_path / "out"
     parts = [write_library(folder / f"part-0000{i}.parquet", seed=i) for i in range(3)]

@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rdkit import Chem
 
 from stkd_screen.embed import embed
 from stkd_screen.encoder import load
@@ -216,6 +217,35 @@ def test_the_command_prints_a_table(stkd_screen):
     for text in ("query 1: CCO ethanol", "cosine", "Tanimoto", "weight_ev", "1.000"):
         assert text in result.stdout
     assert "3 hits of 1 query among" in result.stderr and "exact" in result.stderr
+
+
+def test_in_a_narrow_terminal_smiles_and_ids_stay_whole(stkd_screen, monkeypatch):
+    wide = stkd_screen("CCCCCCCCOC=O", "-k", 5)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert stkd_screen("CCCCCCCCOC=O", "-k", 5).stdout == wide.stdout
+    heads, *hits = wide.stdout.splitlines()[1:-1]
+    assert len(hits) == 5 and heads.split()[-1] == "SMILES"
+    assert all(Chem.MolFromSmiles(hit.split()[-1]) for hit in hits)
+
+
+def test_an_empty_query_is_no_folder(stkd_screen, tmp_path):
+    (tmp_path / "there.smi").write_text("CCO\n")
+    for query in ("", "  "):
+        result = stkd_screen(query)
+        assert result.returncode == 1 and "an empty query" in result.stderr, result.stdout
+
+
+def test_where_nothing_is_without_a_warning_that_is_said(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("STKD_SCREEN_HOME", str(tmp_path / "home"))
+    pl.DataFrame({"smiles": ["CC[O-]", "CC[N-]C", "C[S-]"]}).write_csv(tmp_path / "in.csv")
+    encoder = load(toy.weights)
+    options = OutputOptions().checked(encoder.weights)
+    embed(RecordReader([tmp_path / "in.csv"]), encoder, tmp_path / "out.parquet", options)
+    build_index(Library([tmp_path / "out.parquet"]), tmp_path / "ions", BuildOptions())
+    store = Index(tmp_path / "ions").store
+    with pytest.raises(SearchError, match="all molecules of this index are warned of"):
+        rows_where(store, "weight_ev < 30 and not warned")
+    assert not rows_where(store, "weight_ev < -1e6").any()
 
 
 def test_hits_are_written_in_three_formats(stkd_screen, tmp_path):

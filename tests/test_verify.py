@@ -65,8 +65,15 @@ def test_missing_short_and_foreign_parts_are_found(copy):
     shutil.copy(folder / "part-00001.parquet", folder / "more.parquet")
     assert "more.parquet" in failing(folder)["parts"]
     (folder / "more.parquet").unlink()
+    (folder / "part-00001.parquet").write_bytes((folder / "part-00001.parquet").read_bytes()[:100])
+    assert "has 100 bytes of" in failing(folder)["parts"]
     (folder / "part-00001.parquet").unlink()
-    assert "part 1 " in failing(folder)["parts"] and "rows" in failing(folder)
+    checks = {check.name: check for check in verify(folder)}
+    assert [*checks] == ["output", "parts", "columns", "rows", "results", "input"]
+    assert "part 1 (" in checks["parts"].finding and "is missing" in checks["parts"].finding
+    held = [check.holds for check in checks.values()]
+    assert held.count(False) == 2 and held[-1] is None  # parts, and the first that could not be read
+    assert "not looked at" in checks["input"].finding
 
 
 def rewrite(folder, number, change):
@@ -142,6 +149,11 @@ def test_what_has_no_manifest_is_refused(tmp_path):
         verify(tmp_path / "foreign.parquet")
     with pytest.raises(OutputError, match="is not there"):
         verify(tmp_path / "nothing.parquet")
+    (tmp_path / "short.parquet").write_bytes((tmp_path / "foreign.parquet").read_bytes()[:-9])
+    with pytest.raises(OutputError, match="no whole Parquet file: it was cut short"):
+        verify(tmp_path / "short.parquet")
+    with pytest.raises(OutputError, match="an output without a name"):
+        verify("")
 
 
 def test_the_manifest_names_the_rows_it_counts(made):

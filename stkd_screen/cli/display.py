@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from stkd_screen.cli.interrupts import Interrupted
 from stkd_screen.cli.text import printable
 
 # Measures and their headings, in the order of columns.
@@ -174,6 +175,12 @@ class TrainingDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.stop()
+        if isinstance(error, Interrupted):
+            self.console.print(
+                "the same command goes on from the last checkpoint, two minutes back at most",
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
 class EmbedDisplay:

@@ -141,6 +141,14 @@ def embed(
                 highlight=False,
                 soft_wrap=True,
             )
+    if summary.records and not summary.good:
+        console.print(
+            "no record is a molecule: is the SMILES the first word of each line? Of a table, .csv or .tsv, "
+            "--smiles-column names the column",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
     if not summary.complete:
         console.print(
             f"stopped before the end: {summary.records:,} rows are safe, "

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def index(
     outputs: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(metavar="OUT...", help="Parquet files that embed wrote, or folders of them."),
     ] = None,
     name: Annotated[
@@ -53,7 +53,7 @@ def index(
 
 def _build(
     console: "Console",
-    outputs: list[Path],
+    outputs: list[str],
     name: str | None,
     kind: str | None,
     memory: float,
@@ -63,13 +63,16 @@ def _build(
     import time
 
     from stkd_screen.cli.display import duration
+    from stkd_screen.errors import InputError
     from stkd_screen.search.build import BuildOptions, build_index
     from stkd_screen.search.home import find_index, index_folder
     from stkd_screen.search.library import Library
 
     started = time.perf_counter()
-    library = Library(outputs)
-    folder = find_index(name) if add else index_folder(name or outputs[0].stem)
+    if "" in outputs:  # Path("") is the folder one is in
+        raise InputError("an input without a name (an empty variable?); name what embed wrote")
+    library = Library([*map(Path, outputs)])
+    folder = find_index(name) if add else index_folder(name or Path(outputs[0]).stem)
     options = BuildOptions(kind, int(memory * 1e9), add, overwrite)
     with console.status("starting") as status:
 

@@ -108,9 +108,7 @@ def search(
 
 
 def _print_hits(console: "Console", hits: "pl.DataFrame", index: "Index") -> None:
-    """One table a query on standard output."""
-    from rich.table import Table
-
+    """One table a query on standard output; SMILES last and never broken, so that they can be copied."""
     from stkd_screen.search.report import with_error
 
     energies = [name for name in index.manifest.origin.predictions if hits[name].count()]
@@ -121,17 +119,13 @@ def _print_hits(console: "Console", hits: "pl.DataFrame", index: "Index") -> Non
         if first["rank"] is None:
             console.print(f"  {first['error']}\n", highlight=False, soft_wrap=True)
             continue
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("rank", justify="right")
-        table.add_column("id", overflow="fold")
-        table.add_column("SMILES", overflow="fold")
-        for name in ("cosine", "Tanimoto", *energies):
-            table.add_column(name, justify="right", no_wrap=True)
+        rows = [["id", "rank", "cosine", "Tanimoto", *energies, "SMILES"]]
         for hit in of_query.iter_rows(named=True):
-            values = [_number(hit["cosine"], 3), _number(hit["tanimoto"], 3)]
+            values = [str(hit["rank"]), _number(hit["cosine"], 3), _number(hit["tanimoto"], 3)]
             values += [with_error(hit, name) + ("*" if hit["warned"] else "") for name in energies]
-            table.add_row(str(hit["rank"]), hit["id"] or "", hit["smiles"], *values)
-        console.print(table)
+            rows.append([hit["id"] or "", *values, hit["smiles"]])
+        for line, style in zip(_aligned(rows), ["bold", *[""] * len(rows)], strict=False):
+            console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
         console.print()
 
 
@@ -172,6 +166,21 @@ def _print_summary(
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Columns beside each other: the first and the last to the left, the others to the right."""
+    from rich.cells import cell_len, set_cell_size
+
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *middle, last in rows:
+        cells = [set_cell_size(first, widths[0])]
+        cells += [
+            " " * (width - cell_len(cell)) + cell for cell, width in zip(middle, widths[1:-1], strict=True)
+        ]
+        lines.append("  ".join([*cells, last]))
+    return lines
 
 
 def _counted(number: int, one: str, more: str | None = None) -> str:

@@ -1,5 +1,6 @@
 """What the commands that train have in common: options, reading the training set, the end of a run."""
 
+import math
 from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,12 +24,25 @@ TargetOption = Annotated[
     ),
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training molecules.")]
+
+
+def _above_zero(value: float | None) -> float | None:
+    if value is not None and not 0 < value < math.inf:
+        raise typer.BadParameter("must be above 0")
+    return value
+
+
 MaxMinutes = Annotated[
     float | None,
-    typer.Option(help="Wall-clock budget; cuts the epochs to what fits, after a measured warm-up."),
+    typer.Option(
+        callback=_above_zero,
+        help="Wall-clock budget; cuts the epochs to what fits, after a measured warm-up.",
+    ),
 ]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Molecules a step.")]
-LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate of AdamW.")]
+LearningRate = Annotated[
+    float | None, typer.Option(callback=_above_zero, help="Peak learning rate of AdamW.")
+]
 WeightDecay = Annotated[float | None, typer.Option(min=0, help="Weight decay of AdamW.")]
 Ema = Annotated[
     float | None, typer.Option(min=0, max=1, help="Decay of the averaged copy that is evaluated and saved.")

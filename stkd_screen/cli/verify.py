@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def verify(
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="Parquet file or folder that embed wrote.")],
+    output: Annotated[str, typer.Argument(metavar="OUT", help="Parquet file or folder that embed wrote.")],
     inputs: Annotated[
         list[str] | None,
         typer.Argument(metavar="[INPUT]...", help="Where its input is now. [default: where it was]"),

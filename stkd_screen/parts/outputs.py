@@ -217,8 +217,9 @@ def output_at(path: str | Path) -> OutputFile | OutputFolder:
     if as_path.suffix.lower() == ".parquet":
         return OutputFile(as_path)
     if as_path.suffix or as_path.exists():
+        stem = as_path.stem.removesuffix(".parquet")
         raise OutputError(
-            f"{path}: the output is a Parquet file or a folder of them; name it {as_path.stem}.parquet, "
+            f"{path}: the output is a Parquet file or a folder of them; name it {stem}.parquet, "
             f"or {as_path}{os.sep} for a folder"
         )
     return OutputFolder(as_path)

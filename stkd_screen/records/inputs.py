@@ -40,11 +40,13 @@ def expand(inputs: Sequence[str | Path], exclude: Path | None = None) -> list[Pa
         exclude: a file or folder that is not to be read: the output of the run.
 
     Raises:
-        InputError: a file is missing, of an unknown extension or the excluded one; a folder has nothing to
-            read.
+        InputError: a name is empty; a file is missing, of an unknown extension or the excluded one; a folder
+            has nothing to read.
     """
     output = os.path.realpath(exclude) if exclude else None
     files: list[Path] = []
+    if "" in inputs:  # Path("") is the folder one is in
+        raise InputError("an input without a name (an empty variable?); name a file, a folder or -")
     for path in map(Path, inputs):
         if path == STDIN:
             files.append(path)

@@ -119,7 +119,12 @@ class Library:
 
 def check_same_origin(origin: Origin, name: str, other: Origin, other_name: str) -> None:
     """Raises SearchError, saying what differs, unless both were made in the same way."""
-    if (origin.model_sha256, origin.width) != (other.model_sha256, other.width):
+    if origin.model_sha256 == other.model_sha256 and origin.width != other.width:
+        raise SearchError(
+            f"{name} holds vectors of {origin.width} dimensions, {other_name} of {other.width}; embed both "
+            "with the same --dims, or index them apart"
+        )
+    if origin.model_sha256 != other.model_sha256:
         raise SearchError(
             f"{name} holds vectors of model {describe_model(origin)}, {other_name} those of "
             f"{describe_model(other)}; vectors of two models cannot be compared: embed both with one model"

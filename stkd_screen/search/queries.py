@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from stkd_screen.encoder import Encoder, load
-from stkd_screen.errors import SearchError, WeightsError
+from stkd_screen.errors import InputError, SearchError, WeightsError
 from stkd_screen.output import OutputOptions
 from stkd_screen.records import RecordReader, Records
 from stkd_screen.records.inputs import STDIN, file_format
@@ -115,13 +115,15 @@ def read_queries(
 def _records(
     query: str, batch_size: int, smiles_column: str | None, id_column: str | None
 ) -> Iterator[Records]:
+    if not query.strip():
+        raise InputError("an empty query (an empty variable?); give a SMILES, a file or -")
     path = Path(query)
     # os.path.exists, unlike Path.exists, takes a SMILES that is too long for the name of a file.
     if path == STDIN or os.path.exists(path) or file_format(path):
         yield from RecordReader(
             [query], smiles_column=smiles_column, id_column=id_column, batch_size=batch_size
         )
-    elif query.strip():
+    else:
         smiles, *id = query.strip().split(maxsplit=1)
         text = pa.large_string()
         ids = pa.array([id[0] if id else None], text)

@@ -46,7 +46,7 @@ def rows_where(store: Store, condition: str) -> np.ndarray:
 
     Raises:
         SearchError: as `check_condition`; or it holds for none and names a column without values, as HOMO at
-            level pcqm.
+            level pcqm, or `warned` where all are.
     """
     records = pl.scan_ipc(store.records_file)
     holds = _holds(records, condition)
@@ -56,6 +56,12 @@ def rows_where(store: Store, condition: str) -> np.ndarray:
         if empty := [name for name, count in known.items() if name in named and not count]:
             told = [name for name, count in known.items() if count]
             raise _wrong(condition, f"{empty[0]} is null for every molecule of this index", told)
+        if "warned" in named and records.select(pl.col("warned").all()).collect().item():
+            raise SearchError(
+                f"--where {condition!r} holds for none: all molecules of this index are warned of, and the "
+                "column `warning` of what embed wrote says why; leave `not warned` out, or embed at another "
+                "level"
+            )
     return holds.fill_null(False).to_numpy()
 
 

@@ -238,8 +238,8 @@ class Trainer(ABC):
         config = self.config
         warmup = min(1.0, (self.step + 1) / max(1, min(config.warmup_steps, self.total_steps // 10)))
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / self.total_steps)))
-        decayed = config.final_learning_rate + (config.learning_rate - config.final_learning_rate) * cosine
-        return warmup * decayed
+        final = min(config.final_learning_rate, config.learning_rate)
+        return warmup * (final + (config.learning_rate - final) * cosine)
 
     def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
         # A short memory at first: the beginning is not worth remembering.
