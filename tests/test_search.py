@@ -301,7 +301,7 @@ def test_low_recall_is_told_with_what_mends_it(stkd_screen, toy_index):
         (["CCO", "--index", "nope"], "no index 'nope'"),
         (["C1CC"], "none of 1 query molecules can be read; the first is 'C1CC': unclosed ring bond"),
         (["empty.smi"], "empty.smi: no molecule in it"),
-        ([""], "no molecule in it"),
+        ([""], "an empty query"),
         (["missing.smi"], "no such file: missing.smi"),
     ],
 )
