@@ -174,14 +174,19 @@ def test_a_condition_that_does_not_hold_water_is_named(toy_index, condition, rea
     assert reason in str(error.value) and "such as" in str(error.value)
 
 
-def test_a_condition_on_what_is_known_of_no_molecule_is_refused(toy, tmp_path, monkeypatch):
-    """HOMO at a level that has only the gap: nothing would meet the condition, and nobody be told why."""
-    monkeypatch.setenv("STKD_SCREEN_HOME", str(tmp_path / "home"))
-    pl.DataFrame({"smiles": ["CCO", "CCN", "CCC"]}).write_csv(tmp_path / "in.csv")
+def embedded(toy, tmp_path, smiles):
+    """A library of a few molecules, as `embed` writes it with the toy model."""
+    pl.DataFrame({"smiles": smiles}).write_csv(tmp_path / "in.csv")
     encoder = load(toy.weights)
     options = OutputOptions().checked(encoder.weights)
     embed(RecordReader([tmp_path / "in.csv"]), encoder, tmp_path / "out.parquet", options)
-    table = pq.read_table(tmp_path / "out.parquet")
+    return tmp_path / "out.parquet"
+
+
+def test_a_condition_on_what_is_known_of_no_molecule_is_refused(toy, tmp_path, monkeypatch):
+    """HOMO at a level that has only the gap: nothing would meet the condition, and nobody be told why."""
+    monkeypatch.setenv("STKD_SCREEN_HOME", str(tmp_path / "home"))
+    table = pq.read_table(embedded(toy, tmp_path, ["CCO", "CCN", "CCC"]))
     place = table.schema.get_field_index("weight_ev")
     table = table.set_column(place, table.schema.field(place), pa.nulls(3, pa.float32()))
     pq.write_table(table, tmp_path / "gap.parquet")
@@ -196,11 +201,7 @@ def test_a_condition_on_what_is_known_of_no_molecule_is_refused(toy, tmp_path, m
 
 def test_a_small_index_gives_all_it_has_unless_asked_for_more(stkd_screen, tmp_path, toy, monkeypatch):
     monkeypatch.setenv("STKD_SCREEN_HOME", str(tmp_path / "home"))
-    (tmp_path / "in.smi").write_text("CCO a\nCCN b\nCCC c\n")
-    encoder = load(toy.weights)
-    options = OutputOptions().checked(encoder.weights)
-    embed(RecordReader([tmp_path / "in.smi"]), encoder, tmp_path / "out.parquet", options)
-    build_index(Library([tmp_path / "out.parquet"]), tmp_path / "small", BuildOptions())
+    build_index(Library([embedded(toy, tmp_path, ["CCO", "CCN", "CCC"])]), tmp_path / "small", BuildOptions())
     result = stkd_screen("CCO", "--index", tmp_path / "small")
     assert result.returncode == 0 and "3 hits of 1 query among 3 molecules" in result.stderr
     refused = stkd_screen("CCO", "--index", tmp_path / "small", "-k", 4)
@@ -237,11 +238,8 @@ def test_an_empty_query_is_no_folder(stkd_screen, tmp_path):
 
 def test_where_nothing_is_without_a_warning_that_is_said(toy, tmp_path, monkeypatch):
     monkeypatch.setenv("STKD_SCREEN_HOME", str(tmp_path / "home"))
-    pl.DataFrame({"smiles": ["CC[O-]", "CC[N-]C", "C[S-]"]}).write_csv(tmp_path / "in.csv")
-    encoder = load(toy.weights)
-    options = OutputOptions().checked(encoder.weights)
-    embed(RecordReader([tmp_path / "in.csv"]), encoder, tmp_path / "out.parquet", options)
-    build_index(Library([tmp_path / "out.parquet"]), tmp_path / "ions", BuildOptions())
+    ions = embedded(toy, tmp_path, ["CC[O-]", "CC[N-]C", "C[S-]"])
+    build_index(Library([ions]), tmp_path / "ions", BuildOptions())
     store = Index(tmp_path / "ions").store
     with pytest.raises(SearchError, match="all molecules of this index are warned of"):
         rows_where(store, "weight_ev < 30 and not warned")

@@ -63,15 +63,12 @@ def _build(
     import time
 
     from stkd_screen.cli.display import duration
-    from stkd_screen.errors import InputError
     from stkd_screen.search.build import BuildOptions, build_index
     from stkd_screen.search.home import find_index, index_folder
     from stkd_screen.search.library import Library
 
     started = time.perf_counter()
-    if "" in outputs:  # Path("") is the folder one is in
-        raise InputError("an input without a name (an empty variable?); name what embed wrote")
-    library = Library([*map(Path, outputs)])
+    library = Library(outputs)
     folder = find_index(name) if add else index_folder(name or Path(outputs[0]).stem)
     options = BuildOptions(kind, int(memory * 1e9), add, overwrite)
     with console.status("starting") as status:

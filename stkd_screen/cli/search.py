@@ -124,8 +124,10 @@ def _print_hits(console: "Console", hits: "pl.DataFrame", index: "Index") -> Non
             values = [str(hit["rank"]), _number(hit["cosine"], 3), _number(hit["tanimoto"], 3)]
             values += [with_error(hit, name) + ("*" if hit["warned"] else "") for name in energies]
             rows.append([hit["id"] or "", *values, hit["smiles"]])
-        for line, style in zip(_aligned(rows), ["bold", *[""] * len(rows)], strict=False):
-            console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+        heads, *lines = _aligned(rows)
+        console.print(heads, style="bold", highlight=False, soft_wrap=True)
+        for line in lines:
+            console.print(line, highlight=False, soft_wrap=True)
         console.print()
 
 

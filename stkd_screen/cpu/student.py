@@ -102,7 +102,7 @@ class _AllTokens:
     def __init__(self, layer: Layer, pair_bias: Tensor, dtype: torch.dtype) -> None:
         """Args: pair_bias is (H, PAIRS)."""
         attention = layer.attention
-        self.pair_bias = _in_groups(pair_bias * LOG2_E).transpose(1, 2).flatten(0, 1).contiguous()
+        self.pair_bias = _in_groups(pair_bias * LOG2_E).flatten(0, 1).contiguous()
         self.groups = math.ceil(attention.heads / LANES)
         D = attention.project.in_features
         # (H, K, D) each; the scores are to come out scaled, as exponents of 2.
@@ -113,9 +113,9 @@ class _AllTokens:
             query = torch.cat([query, bias[0] * LOG2_E], 1)
             key = torch.cat([key, bias[1]], 1)
         project = _in_groups(torch.cat([query, key, value], 1))
-        self.project = Product(project.transpose(1, 2).flatten(0, 2).T.contiguous(), dtype)
+        self.project = Product(project.flatten(0, 2).T.contiguous(), dtype)
         out = attention.out.weight.detach().T.view(attention.heads, attention.key_width, D)
-        self.out = Product(_in_groups(out).transpose(1, 2).flatten(0, 2).contiguous(), dtype)
+        self.out = Product(_in_groups(out).flatten(0, 2).contiguous(), dtype)
         self.no_bias = torch.zeros(D)
         self.feed_forward_norm = layer.feed_forward_norm
         up, down = cast(nn.Linear, layer.feed_forward[0]), cast(nn.Linear, layer.feed_forward[2])
@@ -202,10 +202,10 @@ class _Head:
 
 
 def _in_groups(heads: Tensor) -> Tensor:
-    """(H, ...) as (groups, LANES, ...), with zeros for the heads that the last group lacks."""
+    """(H, W, ...) as (groups, W, LANES, ...), with zeros for the heads that the last group lacks."""
     groups = math.ceil(len(heads) / LANES)
     lacking = heads.new_zeros(groups * LANES - len(heads), *heads.shape[1:])
-    return torch.cat([heads, lacking]).view(groups, LANES, *heads.shape[1:])
+    return torch.cat([heads, lacking]).view(groups, LANES, *heads.shape[1:]).transpose(1, 2)
 
 
 def _product(linear: nn.Linear, dtype: torch.dtype) -> Product:

@@ -57,9 +57,9 @@ class Library:
             parts that it names are taken.
 
     Raises:
-        SearchError: no file, a file that `embed` did not write or that has no embeddings, or files of
-            different models, levels or ways of treating fragments; or a folder whose run has not come to its
-            end, or that lacks a part.
+        SearchError: an empty name, no file, a file that `embed` did not write or that has no embeddings, or
+            files of different models, levels or ways of treating fragments; or a folder whose run has not
+            come to its end, or that lacks a part.
         OutputError: a manifest cannot be read.
 
     Warns:
@@ -71,6 +71,8 @@ class Library:
     rows: int  # of all files, rows with errors included
 
     def __init__(self, outputs: Sequence[str | Path]) -> None:
+        if "" in outputs:  # Path("") is the folder one is in
+            raise SearchError("an input without a name (an empty variable?); name what embed wrote")
         self.files = [file for path in map(Path, outputs) for file in _parquet_files(path)]
         described = [_describe(path) for path in self.files]
         self.origin = described[0][0]
