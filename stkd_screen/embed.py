@@ -19,7 +19,7 @@ from stkd_screen.parts.parquet import ParquetPart
 from stkd_screen.parts.resume import begin
 from stkd_screen.parts.stored import StoredRecords
 from stkd_screen.records import RecordReader
-from stkd_screen.windows import Ending, Window, by_part, encode, pass_over
+from stkd_screen.windows import Ending, Window, by_part, encode, pass_over, tabulate
 
 # Most rows of a part: some minutes of work, which is what a killed run loses at the worst.
 PART_ROWS = {"cpu": 131_072, "cuda": 1_048_576}
@@ -188,11 +188,13 @@ class _Run:
                 self.encoder,
                 self.options,
                 limit=self.limit,
-                strict=self.strict,
                 should_stop=self.should_stop,
                 ending=ending,
             )
-            with closing(in_background(encoded)) as windows:
+            with closing(in_background(encoded)) as ahead:
+                windows = tabulate(
+                    ahead, self.encoder.weights, self.options, strict=self.strict, ending=ending
+                )
                 for part in by_part(windows, self.rows_per_part, self.reader.batch_size):
                     manifest = manifest.with_part(self._write_part(manifest, part))
                     self.output.save(manifest)

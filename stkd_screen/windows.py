@@ -7,19 +7,32 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from stkd_screen.encoder import Encoder
+from stkd_screen.encoder import Encoded, Encoder, smiles_buffers
 from stkd_screen.errors import InputError
-from stkd_screen.output import OutputOptions
+from stkd_screen.output import OutputOptions, result_table
 from stkd_screen.parts.stored import StoredRecords
 from stkd_screen.records import Records
+from stkd_screen.smiles import Molecules, pretransform
+from stkd_screen.weights import Weights
 
 # Records, raw input bytes read up to their end, and what is wrong with the inputs before it.
 Batches = Iterator[tuple[Records, int, str | None]]
 
 
 @dataclass(frozen=True)
+class EncodedWindow:
+    """Consecutive records with what the student says of them."""
+
+    records: Records
+    molecules: Molecules
+    encoded: Encoded
+    first_row: int  # number of the first record in the whole input
+    bytes_read: int  # raw input bytes up to its end
+
+
+@dataclass(frozen=True)
 class Window:
-    """Consecutive records with their results."""
+    """Consecutive records with their output rows."""
 
     table: pa.Table
     bad: Counter[str]  # kind of error -> rows
@@ -93,10 +106,9 @@ def encode(
     options: OutputOptions,
     *,
     limit: int | None,
-    strict: bool,
     should_stop: Callable[[], bool],
     ending: Ending,
-) -> Iterator[Window]:
+) -> Iterator[EncodedWindow]:
     """A window for each batch. It never raises: `ending` says what happened.
 
     Args:
@@ -105,7 +117,6 @@ def encode(
         encoder: the model.
         options: checked against its weights.
         limit: most records of the whole input.
-        strict: end before the first window that has a bad record in it.
         should_stop: asked after each window.
         ending: filled in; its input fault is at first that of the records before `row`.
     """
@@ -117,18 +128,54 @@ def encode(
             ending.input_fault = fault_before
             if limit is not None:
                 records = records.head(limit - row)
-            table, bad, warnings = encoder.table(records, options, first_row=row)
-            if strict and bad:
-                ending.fault = _first_bad(records, table)
-                return
-            yield Window(table, bad, warnings, bytes_read)
+            molecules = pretransform(
+                *smiles_buffers(records.smiles), largest_fragment=options.largest_fragment
+            )
+            yield EncodedWindow(records, molecules, encoder.encode(molecules), row, bytes_read)
             row += len(records)
             ending.stopped = should_stop()
     except InputError as fault:
         if row:
             ending.input_fault = str(fault)
         else:
-            ending.fault = fault
+            ending.fault = ending.fault or fault
+    except Exception as fault:
+        ending.fault = ending.fault or fault
+
+
+def tabulate(
+    windows: Iterator[EncodedWindow],
+    weights: Weights,
+    options: OutputOptions,
+    *,
+    strict: bool,
+    ending: Ending,
+) -> Iterator[Window]:
+    """The output rows of each window. It never raises: `ending` says what happened.
+
+    Args:
+        windows: encoded ones; those after a fault are left where they are.
+        weights: what they were encoded with.
+        options: checked against the weights.
+        strict: end before the first window that has a bad record in it.
+        ending: filled in; a fault here comes before what `encode` has met meanwhile, further on.
+    """
+    try:
+        for window in windows:
+            records, encoded = window.records, window.encoded
+            table, bad, warnings = result_table(
+                records,
+                window.molecules,
+                encoded.embedding,
+                encoded.prediction,
+                weights,
+                options,
+                window.first_row,
+            )
+            if strict and bad:
+                ending.fault = _first_bad(records, table)
+                return
+            yield Window(table, bad, warnings, window.bytes_read)
     except Exception as fault:
         ending.fault = fault
 

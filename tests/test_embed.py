@@ -4,6 +4,7 @@ import gzip
 import json
 import resource
 import signal
+from threading import Event
 
 import duckdb
 import numpy as np
@@ -17,7 +18,7 @@ from stkd_screen import load
 from stkd_screen.background import in_background
 from stkd_screen.embed import embed
 from stkd_screen.errors import InputError, OutputError, StkdError
-from stkd_screen.output import METADATA_KEY, OutputOptions
+from stkd_screen.output import METADATA_KEY, OutputOptions, result_table
 from stkd_screen.parts.outputs import output_at
 from stkd_screen.records import RecordReader
 
@@ -134,6 +135,26 @@ def test_warnings_name_what_no_label_covered(encoder):
     assert frame["warning"][7] == "unpaired electron"
 
 
+def test_a_warning_does_not_depend_on_the_other_molecules(encoder):
+    texts = [
+        "CCO",
+        "[Na+].[Cl-]",
+        "CC(=O)[O-]",
+        "C[N+](C)(C)C",
+        "C" * 40,
+        "CC[SeH]",
+        "C1CC",
+        "O.O.O",
+        "C[CH]C",
+    ]
+    alone = [encoder.embed([text])["warning"][0] for text in texts]
+    order = np.random.default_rng(0).integers(len(texts), size=200)
+    together = encoder.embed([texts[i] for i in order])["warning"].to_list()
+    assert (
+        together == [alone[i] for i in order] and len({*alone}) == len(texts) - 1
+    )  # none: ethanol, the error
+
+
 def test_molecules_of_few_atoms_are_warned_of_where_few_labelled_ones_are_as_small():
     small = load("small", device="cpu")
     warning = "at most 4 heavy atoms, smaller than nearly all labelled molecules"
@@ -225,6 +246,28 @@ def test_strict_stops_at_the_first_bad_record_with_its_place(encoder, library, t
     with pytest.raises(InputError, match=r"library\.smi line 4: unclosed ring bond 1 at column 2: 'C1CC'"):
         run(encoder, library, tmp_path / "out.parquet", strict=True)
     assert not (tmp_path / "out.parquet").exists()
+
+
+def test_strict_tells_of_the_bad_record_and_not_of_what_failed_after_it(
+    encoder, library, tmp_path, monkeypatch
+):
+    encode, failed = encoder.encode, Event()
+
+    def failing(molecules):
+        if any(molecules.error):  # the window of the bad record; the next fails before its table is made
+            return encode(molecules)
+        failed.set()
+        raise StkdError("the device is gone")
+
+    def waiting(*arguments):
+        failed.wait(60)
+        return result_table(*arguments)
+
+    library.write_text("C1CC ring\nCC\nCCC\nC\nCC\nCCC\n")
+    monkeypatch.setattr(encoder, "encode", failing)
+    monkeypatch.setattr("stkd_screen.windows.result_table", waiting)
+    with pytest.raises(InputError, match=r"library\.smi line 1: unclosed ring bond"):
+        run(encoder, library, tmp_path / "out.parquet", strict=True)
 
 
 def test_an_existing_output_is_kept_unless_told(encoder, library, tmp_path):

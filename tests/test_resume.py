@@ -385,12 +385,12 @@ def test_records_that_are_done_are_not_encoded_again(encoder, library, tmp_path,
     output = tmp_path / "out.parquet"
     stopped_at = run(encoder, library, output, stop_after=5).records
     encoded = []
-    table = encoder.table
+    encode = encoder.encode
 
-    def counted(records, *rest, **named):
-        encoded.append(len(records))
-        return table(records, *rest, **named)
+    def counted(molecules):
+        encoded.append(len(molecules))
+        return encode(molecules)
 
-    monkeypatch.setattr(encoder, "table", counted)
+    monkeypatch.setattr(encoder, "encode", counted)
     run(encoder, library, output)
     assert sum(encoded) == 100 - stopped_at
