@@ -30,45 +30,68 @@ def warnings_of(
     Returns:
         (R,) string array, reasons in one row separated by "; "; reason without its details -> rows.
     """
-    counts = np.diff(molecules.atom_offsets)
-    row_of_atom = np.repeat(np.arange(len(counts)), counts)
+    there = np.diff(molecules.atom_offsets) > 0
     heavy = molecules.heavy_atoms()
-    net_charge = molecules.sums(molecules.charge)
-    ionic, unpaired = molecules.ionic, molecules.unpaired
-    types = atom_types(molecules)
-    unknown_atoms = np.flatnonzero(~np.isin(types, labelled_types))
-    unknown_types: dict[int, set[str]] = {}
-    for atom in unknown_atoms:
-        unknown_types.setdefault(int(row_of_atom[atom]), set()).add(_atom_type_name(int(types[atom])))
+    unknown, unknown_types = _unknown_types(molecules, labelled_types)
+    facts = {
+        "unknown": unknown,
+        "few": there & (heavy <= few_heavy_atoms),
+        "larger": heavy > max_heavy_atoms,
+        "net_charge": molecules.sums(molecules.charge),
+        "ionic": molecules.ionic,
+        "unpaired": molecules.unpaired,
+        "fragments": molecules.fragments,
+    }
+    # A library has few kinds of molecules, so a text is made once for each and not for each row.
+    code = np.zeros(len(molecules), np.int64)
+    for values in facts.values():
+        lowest, highest = int(values.min(initial=0)), int(values.max(initial=0))
+        code = code * (highest - lowest + 1) + values - lowest
+    _, examples, text_of_row, counts = np.unique(
+        code, return_index=True, return_inverse=True, return_counts=True
+    )
 
-    fragments = "only the largest of {} fragments" if largest_fragment else "{} fragments"
-    warnings: list[str | None] = [None] * len(counts)
+    texts: list[str | None] = []
     kinds: Counter[str] = Counter()
-    suspect = (heavy <= few_heavy_atoms) | (heavy > max_heavy_atoms) | ionic | unpaired
-    suspect |= molecules.fragments > 1
-    suspect[list(unknown_types)] = True
-    for row in np.flatnonzero(suspect & (counts > 0)).tolist():
+    for example, count in zip(examples, counts.tolist(), strict=True):
+        fact = {name: int(values[example]) for name, values in facts.items()}
         reasons = {}  # kind -> its text
-        if row in unknown_types:
-            kind = "atoms never seen with a label"
-            reasons[kind] = f"{kind}: {' '.join(sorted(unknown_types[row]))}"
-        if heavy[row] <= few_heavy_atoms:
-            kind = "smaller than nearly all labelled molecules"
-            reasons[kind] = f"at most {few_heavy_atoms} heavy atoms, {kind}"
-        if heavy[row] > max_heavy_atoms:
+        if fact["unknown"]:
+            name = "atoms never seen with a label"
+            reasons[name] = f"{name}: {unknown_types[fact['unknown']]}"
+        if fact["few"]:
+            name = "smaller than nearly all labelled molecules"
+            reasons[name] = f"at most {few_heavy_atoms} heavy atoms, {name}"
+        if fact["larger"]:
             reasons[LARGER] = f"more than {max_heavy_atoms} heavy atoms, {LARGER}"
-        if net_charge[row]:
-            reasons["net charge"] = f"net charge {net_charge[row]:+d}"
-        elif ionic[row]:
-            kind = "ions" if molecules.fragments[row] > 1 and not largest_fragment else "zwitterion"
-            reasons[kind] = kind
-        if unpaired[row]:
+        if fact["net_charge"]:
+            reasons["net charge"] = f"net charge {fact['net_charge']:+d}"
+        elif fact["ionic"]:
+            name = "ions" if fact["fragments"] > 1 and not largest_fragment else "zwitterion"
+            reasons[name] = name
+        if fact["unpaired"]:
             reasons["unpaired electron"] = "unpaired electron"
-        if molecules.fragments[row] > 1:
-            reasons["several fragments"] = fragments.format(molecules.fragments[row])
-        warnings[row] = "; ".join(reasons.values())
-        kinds.update(reasons.keys())
-    return pa.array(warnings, pa.string()), kinds
+        if fact["fragments"] > 1:
+            of_them = "only the largest of " if largest_fragment else ""
+            reasons["several fragments"] = f"{of_them}{fact['fragments']} fragments"
+        texts.append("; ".join(reasons.values()) or None)
+        kinds.update(dict.fromkeys(reasons, count))
+    return pa.array(texts, pa.string()).take(pa.array(text_of_row)), kinds
+
+
+def _unknown_types(molecules: Molecules, labelled_types: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Atom types without a label: of each row the place of its text, (R,), 0 for none; and the texts."""
+    types = atom_types(molecules)
+    atoms = np.flatnonzero(~np.isin(types, labelled_types))
+    row_of_atom = np.searchsorted(molecules.atom_offsets, atoms, side="right") - 1
+    of_row: dict[int, set[str]] = {}
+    for row, code in zip(row_of_atom.tolist(), types[atoms].tolist(), strict=True):
+        of_row.setdefault(row, set()).add(_atom_type_name(code))
+    places: dict[str, int] = {"": 0}
+    unknown = np.zeros(len(molecules), np.int64)
+    for row, names in of_row.items():
+        unknown[row] = places.setdefault(" ".join(sorted(names)), len(places))
+    return unknown, [*places]
 
 
 def _atom_type_name(code: int) -> str:
