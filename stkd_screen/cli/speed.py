@@ -74,7 +74,9 @@ def _rates(result: Result) -> Figures:
 
 
 def _figures(result: Result) -> Figures:
+    forward = result["stages"]["forward"]["molecules_per_second"]
     figures: list[tuple[str, float | None, str]] = [
+        ("end to end by forward pass", result["end_to_end"] / forward, "{:.1%}"),
         ("forward pass, GFLOP/s", result["forward_flops_per_second"] / 1e9, "{:,.1f}"),
         ("matrix product, GFLOP/s", result["matmul_flops_per_second"] / 1e9, "{:,.1f}"),
         ("forward pass by matrix product", result["matmul_share"], "{:.1%}"),
