@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from stkd_screen import output
-from stkd_screen.errors import OutputError, SearchError
+from stkd_screen.errors import OutputError, SearchError, StkdWarning
 from stkd_screen.parts.manifest import Manifest, Part, save_manifest
 from stkd_screen.parts.outputs import MANIFEST, MANIFEST_KEY
 from stkd_screen.search import inverted_lists, store
 from stkd_screen.search.build import BuildOptions, build_index
-from stkd_screen.search.home import default_index, find_index, index_folder, list_indexes
+from stkd_screen.search.home import HOME_VARIABLE, default_index, find_index, index_folder, list_indexes
 from stkd_screen.search.index import Index, approximate_neighbours
 from stkd_screen.search.inverted_lists import choose_kind
 from stkd_screen.search.library import METADATA_KEY, Library
@@ -439,3 +439,23 @@ def test_the_command_says_what_it_did(tmp_path, stkd_screen):
     assert "59" in stkd_screen("index", more, "--add").stderr
     nothing = stkd_screen("index")
     assert nothing.returncode == 1 and "error: nothing to index" in nothing.stderr
+
+
+def test_an_index_that_cannot_become_the_default_is_built_and_found_by_its_path(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "file"))  # nobody can make a folder of it
+    write_library(tmp_path / "a.parquet")
+    with pytest.warns(
+        StkdWarning, match=r"is built, but cannot be made the default .*; search it with --index"
+    ):
+        build(tmp_path / "a.parquet", name=tmp_path / "mine")
+    assert len(Index(tmp_path / "mine")) == 300
+
+
+def test_vectors_are_loaded_to_be_searched(tmp_path):
+    write_library(tmp_path / "a.parquet")
+    build(tmp_path / "a.parquet")
+    index = Index(index_folder("drawn"))
+    assert "_loaded" not in vars(index)
+    index.nearest(np.eye(1, index.store.width, dtype=np.float32), 3)
+    assert len(vars(index)["_loaded"]) == 1

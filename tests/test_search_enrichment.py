@@ -133,3 +133,23 @@ def test_a_library_of_another_model_or_too_small_is_refused(toy, tmp_path):
         library_molecules(tmp_path / "few.parquet", 1000, encoder)
     with pytest.raises(SearchError, match="has 32 dimensions of model 'weights'; embed it with 'small'"):
         library_molecules(tmp_path / "few.parquet", 1000, load("small", "cpu"))
+
+
+def test_sets_too_small_or_damaged_are_named(tmp_path):
+    write_set(tmp_path / "A", "A_one", RINGS[:5], CHAINS)
+    with pytest.raises(SearchError, match=r"A_one_actives.*: 5 actives, 200 decoys; more than 5 actives"):
+        read_targets(tmp_path / "A")
+    write_set(tmp_path / "B", "B_one", RINGS, CHAINS)
+    file = tmp_path / "B" / "cmp_list_B_one_actives.dat.gz"
+    for content in (file.read_bytes()[:40], b"no gzip", gzip.compress(b"one field\n")):
+        file.write_bytes(content)
+        with pytest.raises(SearchError, match=r"B_one_actives.*cannot be read: .*; it must be gzip"):
+            read_targets(tmp_path / "B")
+
+
+def test_molecules_that_rdkit_cannot_read_ask_for_no_neighbours():
+    random = np.random.default_rng(0)
+    molecules = drawn(random.normal(size=(240, 8)), RINGS + CHAINS + ["C1CC"] * 20)
+    of_all = neighbour_agreement(molecules, queries=240)
+    assert of_all == neighbour_agreement(molecules, queries=220)  # the same 220 are asked
+    assert of_all < 0.9

@@ -7,6 +7,8 @@ from rdkit import Chem
 from rdkit.Chem import rdFMCS
 from rdkit.Chem.Draw import rdMolDraw2D
 
+from stkd_screen.chem import read_molecule
+
 WIDTH, HEIGHT = 260, 180  # pixels
 MOST_ATOMS = 250  # more could not be told apart, and the time to draw them grows with their cube
 MCS_SECONDS = 1  # most time for the substructure of one pair
@@ -36,8 +38,8 @@ def depict(smiles: str, query_smiles: str | None = None) -> str | None:
         smiles: the molecule to draw.
         query_smiles: highlight the largest substructure shared with this molecule.
     """
-    molecule = Chem.MolFromSmiles(smiles)
-    if molecule is None or molecule.GetNumAtoms() > MOST_ATOMS:
+    molecule = read_molecule(smiles)
+    if isinstance(molecule, str) or molecule.GetNumAtoms() > MOST_ATOMS:
         return None
     atoms, bonds = _shared_part(molecule, query_smiles) if query_smiles else ([], [])
     drawing = rdMolDraw2D.MolDraw2DSVG(WIDTH, HEIGHT)
@@ -54,7 +56,7 @@ def depict(smiles: str, query_smiles: str | None = None) -> str | None:
 def _shared_part(molecule: Chem.Mol, query_smiles: str) -> tuple[list[int], list[int]]:
     """Atoms and bonds of the largest substructure that is also in the query."""
     query = _query_molecule(query_smiles)
-    if query is None or query.GetNumAtoms() > MOST_ATOMS:
+    if isinstance(query, str) or query.GetNumAtoms() > MOST_ATOMS:
         return [], []
     shared = rdFMCS.FindMCS(
         [query, molecule], timeout=MCS_SECONDS, ringMatchesRingOnly=True, completeRingsOnly=True
@@ -75,8 +77,8 @@ def _shared_part(molecule: Chem.Mol, query_smiles: str) -> tuple[list[int], list
 
 
 @lru_cache(maxsize=1)  # the hits of one query come one after another
-def _query_molecule(smiles: str) -> Chem.Mol | None:
-    return Chem.MolFromSmiles(smiles)
+def _query_molecule(smiles: str) -> Chem.Mol | str:
+    return read_molecule(smiles)
 
 
 def _with_page_colours(svg: str) -> str:

@@ -6,6 +6,7 @@ are the queries, all its other actives and its decoys are ranked by their best s
 
 import csv
 import gzip
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,13 @@ def read_targets(folder: Path) -> list[Target]:
         if len(decoys) != 1:
             raise SearchError(f"{actives}: no {own.name}, and no one file of shared decoys beside it")
         name = actives.name.removesuffix(ACTIVES).removeprefix("cmp_list_")
-        targets.append(Target(actives.parent.name, name, _read_smiles(actives), _read_smiles(decoys[0])))
+        target = Target(actives.parent.name, name, _read_smiles(actives), _read_smiles(decoys[0]))
+        if len(target.actives) <= QUERIES or not target.decoys:
+            raise SearchError(
+                f"{actives}: {len(target.actives)} actives, {len(target.decoys)} decoys; more than {QUERIES} "
+                "actives are needed, the queries among them, and a decoy; take the set out of the folder"
+            )
+        targets.append(target)
     if not targets:
         raise SearchError(f"{folder}: no *{ACTIVES} in it; give a folder of sets of actives and decoys")
     return targets
@@ -169,10 +176,11 @@ def neighbour_agreement(
 ) -> float:
     """Share of the nearest by cosine that are among the (more) nearest by Tanimoto, mean over random queries.
 
-    Molecules tied with the last of the nearest by Tanimoto count as among them; the query does not count.
+    Molecules tied with the last of the nearest by Tanimoto count as among them; the query does not count, and
+    molecules that RDKit cannot read are none.
     """
-    count = len(molecules.vectors)
-    chosen = np.random.default_rng(seed).choice(count, min(queries, count), replace=False)
+    readable = [i for i, fingerprint in enumerate(molecules.fingerprints) if fingerprint is not None]
+    chosen = np.random.default_rng(seed).choice(readable, min(queries, len(readable)), replace=False)
     shares = []
     for query in chosen:
         cosine = molecules.vectors @ molecules.vectors[query]
@@ -184,8 +192,13 @@ def neighbour_agreement(
 
 
 def _read_smiles(path: Path) -> list[str]:
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return [row[2] for row in csv.reader(lines, delimiter="\t") if row and not row[0].startswith("#")]
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            return [row[2] for row in csv.reader(lines, delimiter="\t") if row and not row[0].startswith("#")]
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error, IndexError) as error:
+        raise SearchError(
+            f"{path} cannot be read: {error}; it must be gzip, with name, id and SMILES between tabs"
+        ) from error
 
 
 def _similarities(molecules: Molecules, queries: np.ndarray, rest: np.ndarray) -> dict[str, np.ndarray]:

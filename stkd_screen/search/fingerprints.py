@@ -11,6 +11,8 @@ from rdkit import Chem, RDLogger
 from rdkit.Chem import rdFingerprintGenerator
 from rdkit.DataStructs import BulkTanimotoSimilarity, ExplicitBitVect
 
+from stkd_screen.chem import read_molecule
+
 # What RDKit cannot read has no Tanimoto; a line on the terminal helps nobody.
 RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]
 
@@ -19,8 +21,8 @@ _ECFP4 = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
 
 def ecfp4(smiles: str) -> ExplicitBitVect | None:
     """The fingerprint of a molecule, None where RDKit cannot read it."""
-    molecule = Chem.MolFromSmiles(smiles)
-    return None if molecule is None else _ECFP4.GetFingerprint(molecule)
+    molecule = read_molecule(smiles)
+    return None if isinstance(molecule, str) else _ECFP4.GetFingerprint(molecule)
 
 
 def tanimoto(query: ExplicitBitVect | None, fingerprints: Sequence[ExplicitBitVect | None]) -> np.ndarray:
@@ -34,5 +36,5 @@ def tanimoto(query: ExplicitBitVect | None, fingerprints: Sequence[ExplicitBitVe
 
 def without_stereo(smiles: str) -> str:
     """RDKit's canonical SMILES without stereo, one for all writings of a molecule; as given if unreadable."""
-    molecule = Chem.MolFromSmiles(smiles)
-    return smiles if molecule is None else Chem.MolToSmiles(molecule, isomericSmiles=False)
+    molecule = read_molecule(smiles)
+    return smiles if isinstance(molecule, str) else Chem.MolToSmiles(molecule, isomericSmiles=False)

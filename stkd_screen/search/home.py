@@ -1,13 +1,14 @@
 """Where indexes live: by name in the user's data folder, or by path. The last one built is the default."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from platformdirs import user_data_path
 
-from stkd_screen.errors import OutputError, SearchError
+from stkd_screen.errors import OutputError, SearchError, StkdWarning
 from stkd_screen.files import whole
 from stkd_screen.parts.lock import Locked, locked
 
@@ -63,10 +64,23 @@ def default_index() -> Path | None:
 
 
 def set_default_index(folder: Path) -> None:
+    """Remember the index that was built last.
+
+    Warns:
+        StkdWarning: that cannot be written down.
+    """
     path = _default_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
-        partial.write_text(f"{folder.resolve()}\n", encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as partial:
+            partial.write_text(f"{folder.resolve()}\n", encoding="utf-8")
+    except OSError as error:
+        warnings.warn(
+            f"the index is built, but cannot be made the default ({error}); search it with --index {folder}, "
+            f"or name a folder that can be written by {HOME_VARIABLE}",
+            StkdWarning,
+            stacklevel=2,
+        )
 
 
 def list_indexes() -> list[Path]:

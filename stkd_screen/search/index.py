@@ -1,6 +1,7 @@
 """An index that is open for questions: the nearest molecules of a vector, by cosine."""
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 import faiss
@@ -39,7 +40,11 @@ class Index:
         except (OSError, ValueError, pa.ArrowException) as error:
             raise SearchError(f"{folder}: not an index ({error}); build it anew") from error
         self._lists = open_lists(folder) if self.manifest.effort else None
-        self._loaded = None if self._lists is not None else list(flat_blocks(self.store))
+
+    @cached_property
+    def _loaded(self) -> list["Block"] | None:
+        """All vectors in memory, where there are no lists to look in."""
+        return None if self._lists is not None else list(flat_blocks(self.store))
 
     def __len__(self) -> int:
         return len(self.store)

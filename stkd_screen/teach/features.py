@@ -7,6 +7,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdFingerprintGenerator
 
+from stkd_screen.chem import read_molecule
 from stkd_screen.smiles import AROMATIC_FLAG, Molecules, describe_error
 from stkd_screen.smiles.elements import BondType
 from stkd_screen.teach.graphs import (
@@ -109,12 +110,9 @@ def molecule_features(smiles: str) -> Features | str:
     parameters.allowCXSMILES = False
     parameters.parseName = False
     parameters.removeHs = False
-    try:
-        molecule = Chem.MolFromSmiles(smiles, parameters)
-    except RuntimeError as error:  # raised instead of returning None on a few malformed stereo marks
-        return f"not accepted by RDKit: {error}"
-    if molecule is None:
-        return "not accepted by RDKit"
+    molecule = read_molecule(smiles, parameters)
+    if isinstance(molecule, str):
+        return molecule
     molecule = Chem.RemoveHs(molecule, _folding())
     atoms, pairs, bonds = graph_features(molecule)
     fingerprint = np.array(_ECFP4.GetFingerprint(molecule).GetOnBits(), np.uint16)

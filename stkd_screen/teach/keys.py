@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rdkit import Chem, rdBase
 from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
+from stkd_screen.chem import read_molecule
 from stkd_screen.teach.processes import in_processes
 
 
@@ -34,12 +35,5 @@ def _scaffold_keys(smiles: Sequence[str]) -> list[str]:
 def _read(smiles: Sequence[str]) -> list[Chem.Mol | str]:
     """Molecules, and the text where there is none."""
     with rdBase.BlockLogs():
-        return [_read_one(text) for text in smiles]
-
-
-def _read_one(text: str) -> Chem.Mol | str:
-    try:
-        molecule = Chem.MolFromSmiles(text)
-    except RuntimeError:  # raised instead of returning None on a few malformed stereo marks
-        return text
-    return text if molecule is None else molecule
+        read = map(read_molecule, smiles)
+        return [text if isinstance(m, str) else m for m, text in zip(read, smiles, strict=True)]

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from rdkit import Chem, rdBase
 
+from stkd_screen.chem import read_molecule
 from stkd_screen.errors import TrainingError
 from stkd_screen.records import RecordReader
 from stkd_screen.smiles import pack_smiles, pretransform
@@ -74,8 +75,8 @@ def _writings(smiles: Sequence[str]) -> list[list[str]]:
 
 
 def _writings_of(smiles: str) -> list[str]:
-    molecule = Chem.MolFromSmiles(smiles)
-    if molecule is None or not molecule.GetNumAtoms():
+    molecule = read_molecule(smiles)
+    if isinstance(molecule, str) or not molecule.GetNumAtoms():
         return []
     kekule = Chem.Mol(molecule)
     Chem.Kekulize(kekule, clearAromaticFlags=True)
