@@ -553,3 +553,16 @@ def test_distill_without_arguments_comes_nearer_to_its_teacher(run_command, tmp_
     for name, measures in after.items():
         assert measures["mae"] < before[name]["mae"], name
         assert name in result.stderr and f"{measures['mae']:.4f}" in result.stderr
+
+
+def test_a_full_disk_at_the_end_of_a_training_is_said_and_the_run_goes_on(data, tmp_path, monkeypatch):
+    config = TrainConfig(preset="tiny", epochs=1, batch_size=32)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "write_curves", full)
+        with pytest.raises(TrainingError, match=r"cannot be written: .*No space left.* goes on"):
+            train(data, config, tmp_path / "w")
+    assert train(data, config, tmp_path / "w").training["epochs"] == 1

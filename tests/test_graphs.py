@@ -728,11 +728,26 @@ def test_a_list_to_exclude_that_is_no_smiles_is_refused(tmp_path):
     (tmp_path / "sets.smi").write_text("ZINC1 CCO\nZINC2 CCN\n")
     with pytest.raises(TrainingError, match="2 of 2 records are no SMILES"):
         excluded_keys([tmp_path / "sets.smi"])
-    with pytest.raises(TrainingError, match=r"is prepared.*give --exclude to stkd-screen prepare"):
-        read_training_set(
-            Console(), ["x.prepared"], None, smiles_column=None, split_column=None, split_by=None,
-            split_seed=0, exclude={"CCO"},
-        )  # fmt: skip
+    (tmp_path / "empty.smi").write_text("")
+    with pytest.raises(TrainingError, match="empty.smi: no record in it"):
+        excluded_keys([tmp_path / "empty.smi"])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("target", ["toy.weight=heavy:eV"]), ("smiles_column", "structure"), ("split_column", "part"),
+        ("split_by", "random"), ("split_seed", 3), ("exclude", {"CCO"}),
+    ],
+)  # fmt: skip
+def test_what_a_prepared_file_has_settled_is_no_option_any_more(option, value):
+    none = {
+        "target": None, "smiles_column": None, "split_column": None, "split_by": None, "split_seed": 0,
+        "exclude": set(),
+    }  # fmt: skip
+    given = f"--{option.replace('_', '-')}"
+    with pytest.raises(TrainingError, match=f"is prepared.*give {given} to stkd-screen prepare"):
+        read_training_set(Console(), ["x.prepared"], **none | {option: value})
 
 
 # Molecules that are the same

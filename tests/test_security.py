@@ -22,7 +22,8 @@ from stkd_screen.search.index import Index
 from stkd_screen.search.output import write_hits
 from stkd_screen.search.where import check_condition, rows_where
 from stkd_screen.teach.checkpoint import read_checkpoint
-from stkd_screen.weights import file_sha256, load_weights
+from stkd_screen.teach.teacher import load_teacher
+from stkd_screen.weights import file_sha256, find_weights, load_weights
 
 # ---- conditions
 
@@ -115,6 +116,26 @@ def test_a_checkpoint_runs_nothing(tmp_path):
     with pytest.raises(TrainingError, match="is no checkpoint, or a damaged one; --restart"):
         read_checkpoint(tmp_path / "checkpoint.pt", {}, torch.device("cpu"))
     assert not Path("/tmp/stkd-screen-was-unpickled").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"graphormer": {"width": 10**9}},
+        {"graphormer": {"hook": "os.system"}},
+        {"graphormer": "import os"},
+        {"targets": [{"name": "homo"}]},
+    ],
+)
+def test_a_hostile_teacher_is_an_error(tmp_path, change):
+    shipped = find_weights("slim-teacher")
+    config = json.loads((shipped / "config.json").read_text())
+    if isinstance(change.get("graphormer"), dict):
+        change = {"graphormer": config["graphormer"] | change["graphormer"]}
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    (tmp_path / "model.safetensors").write_bytes((shipped / "model.safetensors").read_bytes())
+    with pytest.raises(WeightsError, match=r"describes no teacher|does not fit"):
+        load_teacher(tmp_path)
 
 
 @pytest.mark.parametrize(

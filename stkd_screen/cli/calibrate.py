@@ -57,7 +57,10 @@ def calibrate(
         split_seed=split_seed,
     )
     errors = learn(model, labelled)
-    save_errors(errors, model.sha256, folder)
+    try:
+        save_errors(errors, model.sha256, folder)
+    except OSError as error:
+        raise WeightsError(f"{folder} cannot be written: {error}; copy it to where it can") from error
     splits = ["valid", "test"]
     answers = predictions_with_half_widths(replace(model, errors=errors), labelled, splits)
     measured = interval_metrics(*answers, model.targets, labelled, splits)

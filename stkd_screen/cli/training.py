@@ -121,10 +121,18 @@ def read_training_set(
     from stkd_screen.teach.targets import TargetColumn
 
     if len(data) == 1 and data[0].endswith(SUFFIX):
-        if exclude:
+        of_tables = {
+            "--target": target,
+            "--smiles-column": smiles_column,
+            "--split-column": split_column,
+            "--split-by": split_by,
+            "--split-seed": split_seed,
+            "--exclude": exclude,
+        }
+        if given := [option for option, value in of_tables.items() if value]:
             raise TrainingError(
-                f"{data[0]} is prepared: its molecules have no SMILES any more to exclude some by; give "
-                "--exclude to stkd-screen prepare"
+                f"{data[0]} is prepared: its targets, molecules and split were chosen when it was written; "
+                f"give {', '.join(given)} to stkd-screen prepare"
             )
         labelled = load_prepared(Path(data[0]))
     else:

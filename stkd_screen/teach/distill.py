@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stkd_screen.student import Learned, Student
 from stkd_screen.targets import Target, in_units
 from stkd_screen.teach.coverage import Coverage
-from stkd_screen.teach.ensemble import Ensemble, taught_coverage, taught_targets
+from stkd_screen.teach.ensemble import Ensemble, in_scale_of, taught_coverage, taught_targets
 from stkd_screen.teach.labelled import SPLITS, LabelledMolecules
 from stkd_screen.teach.layer_pairs import layer_pairs
 from stkd_screen.teach.lessons import Lesson, Lessons, lessons_bytes
@@ -134,14 +134,6 @@ class Distiller(StudentTrainer):
         super().__init__(data, config)
         self.asked_once: bool | None = None  # see `is_worth_asking_once`; unknown before the first step
         self.lessons: Lessons | None = None
-        scales = [
-            (k, theirs.std / self.targets[k].std, (theirs.mean - self.targets[k].mean) / self.targets[k].std)
-            for k, theirs in ((k, teacher.targets[t]) for k, t in self.taught.items())
-        ]
-        self.scale, self.shift = (
-            torch.tensor([scale[i] for scale in scales], dtype=torch.float32, device=self.device)
-            for i in (1, 2)
-        )
 
     def _with_its_predictions(self, data: LabelledMolecules) -> LabelledMolecules:
         """Data without any label, with the (first) teacher's predictions as those of the other splits."""
@@ -194,6 +186,7 @@ class Distiller(StudentTrainer):
             return False
         if self.config.max_minutes is None:
             return True
+        self.lessons_of(rows[:1])  # compiles, which would count for each of the molecules
         started = time.perf_counter()
         probe = self.probe(rows)
         self.lessons_of(probe)
@@ -316,10 +309,7 @@ class Distiller(StudentTrainer):
             taught: (B, targets of the teacher), in the teacher's scale.
             others: (B, targets), see `Ensemble.total`.
         """
-        soft = torch.full_like(target, math.nan)
-        ours, theirs = [*self.taught], [*self.taught.values()]
-        soft[:, ours] = taught[:, theirs] * self.scale + self.shift
-        soft[:, self.classes] = torch.sigmoid(soft[:, self.classes])
+        soft = in_scale_of(self.targets, taught, self.teacher.targets, self.taught)
         mean = self.ensemble.mean_with(soft, others)
         return torch.where(torch.isfinite(target), math.nan, mean)
 

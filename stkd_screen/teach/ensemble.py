@@ -1,5 +1,6 @@
 """Further models that teach a student beside its teacher: the soft targets are the average of all of them."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stkd_screen.errors import TrainingError
-from stkd_screen.targets import Target, in_units
+from stkd_screen.targets import Target
 from stkd_screen.teach.coverage import Coverage
 from stkd_screen.teach.labelled import LabelledMolecules
 from stkd_screen.teach.targets import TargetColumn
@@ -44,6 +45,31 @@ def taught_coverage(model: Model | Teacher, taught: dict[int, int]) -> Coverage:
     return Coverage({k: types[k] for k in levels & {*types}}, {k: largest[k] for k in levels & {*largest}})
 
 
+def in_scale_of(
+    ours: Sequence[Target], said: Tensor, theirs: Sequence[Target], taught: dict[int, int]
+) -> Tensor:
+    """What a model says, standardised in its own scale, in that of a student.
+
+    Args:
+        ours: K, of the student.
+        said: (B, targets of the model).
+        theirs: the targets of the model.
+        taught: which of them stands for which of ours, see `taught_targets`.
+
+    Returns:
+        (B, K), for classes probabilities; NaN where the model knows no such target.
+    """
+    said = said.float()
+    scaled = said.new_full((len(said), len(ours)), math.nan)
+    for k, t in taught.items():
+        mine, its = ours[k], theirs[t]
+        if mine.is_class:
+            scaled[:, k] = torch.sigmoid(said[:, t])
+        else:
+            scaled[:, k] = said[:, t] * (its.std / mine.std) + (its.mean - mine.mean) / mine.std
+    return scaled
+
+
 class Ensemble:
     """What some models, students or teachers, predict of the molecules of a data set.
 
@@ -69,9 +95,9 @@ class Ensemble:
         self.total = np.zeros((len(data.molecules), len(targets)), np.float32)
         self.count = torch.zeros(len(targets), device=device)
         for model, taught in models:
-            predicted = in_units(model.predict(data, rows), model.targets)
-            for k, t in taught.items():
-                self.total[rows, k] += (predicted[:, t] - targets[k].mean) / targets[k].std
+            said = in_scale_of(targets, torch.from_numpy(model.predict(data, rows)), model.targets, taught)
+            for k in taught:
+                self.total[rows, k] += said[:, k].numpy()
                 self.count[k] += 1
 
     def mean_with(self, one: Tensor, total: Tensor) -> Tensor:

@@ -152,7 +152,7 @@ class Graphormer(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.readout = nn.Linear(config.width, config.targets)
-        first = torch.tensor([0, *ATOM_FEATURES.values()][:-1]).cumsum(0)
+        first = torch.tensor([0, *ATOM_FEATURES.values()][:-1], device="cpu").cumsum(0)  # no weight to load
         self.register_buffer("first_entry", first.int(), persistent=False)
         self._initialise()
 

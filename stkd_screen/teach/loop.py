@@ -1,8 +1,8 @@
 """The training loop: drives a trainer to its end, and keeps what it would need to go on."""
 
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,7 +81,8 @@ def run(trainer: Trainer, folder: Path, report: Report, *, restart: bool = False
                 saved = trainer.seconds
                 write_checkpoint(checkpoint, trainer.identity(), trainer.state())
             if better:
-                trainer.save(folder, {"valid": trainer.best_metrics})
+                with _writing(folder):
+                    trainer.save(folder, {"valid": trainer.best_metrics})
             if valid or trainer.seconds - reported > 1.0:
                 reported = trainer.seconds
                 report(trainer.progress(valid))
@@ -92,7 +93,18 @@ def run(trainer: Trainer, folder: Path, report: Report, *, restart: bool = False
             "no evaluation on the valid split beat what the run went on from, which is kept as it was; "
             "a lower --learning-rate may help"
         )
-    trainer.finish(folder)
-    write_curves(folder, trainer.history)
-    checkpoint.unlink()
+    with _writing(folder):
+        trainer.finish(folder)
+        write_curves(folder, trainer.history)
+        checkpoint.unlink()
     return folder
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{folder} cannot be written: {error}; see to its disk and give the command again, which goes on"
+        ) from error

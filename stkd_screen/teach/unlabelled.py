@@ -83,12 +83,14 @@ def excluded_keys(inputs: Sequence[str | Path]) -> set[str]:
     """Keys of all molecules of some libraries, none of which is to be learned from.
 
     Raises:
-        TrainingError: most records are no SMILES, so that nothing would be excluded.
+        TrainingError: there are no records, or most are no SMILES, so that nothing would be excluded.
     """
     if not inputs:
         return set()
-    reader = RecordReader([*inputs])
-    smiles = pl.concat(pl.Series(batch.smiles.to_pylist(), dtype=pl.String) for batch in reader)
+    texts = [text for batch in RecordReader([*inputs]) for text in batch.smiles.to_pylist()]
+    if not texts:
+        raise TrainingError(f"--exclude {inputs[0]}: no record in it; leave it out, or give another file")
+    smiles = pl.Series(texts, dtype=pl.String)
     unreadable = int((parse_series(smiles).error != 0).sum())
     if 2 * unreadable > len(smiles):
         raise TrainingError(
