@@ -16,6 +16,7 @@ def warnings_of(
     labelled_types: np.ndarray,
     few_heavy_atoms: int,
     max_heavy_atoms: int,
+    told: np.ndarray,
     largest_fragment: bool = False,
 ) -> tuple[pa.Array, Counter[str]]:
     """One warning a row, or null where there is no reason for one; and how many rows each reason has.
@@ -25,23 +26,24 @@ def warnings_of(
         labelled_types: sorted codes of the atom types (`atom_types`) of the labelled molecules.
         few_heavy_atoms: so many, or fewer, hardly any labelled molecule has.
         max_heavy_atoms: heavy atoms of the largest labelled molecule.
+        told: (R,) bool, the rows that have a result to be warned of.
         largest_fragment: whether all but the largest fragment was dropped.
 
     Returns:
         (R,) string array, reasons in one row separated by "; "; reason without its details -> rows.
     """
-    there = np.diff(molecules.atom_offsets) > 0
     heavy = molecules.heavy_atoms()
     unknown, unknown_types = _unknown_types(molecules, labelled_types)
     facts = {
         "unknown": unknown,
-        "few": there & (heavy <= few_heavy_atoms),
+        "few": heavy <= few_heavy_atoms,
         "larger": heavy > max_heavy_atoms,
         "net_charge": molecules.sums(molecules.charge),
         "ionic": molecules.ionic,
         "unpaired": molecules.unpaired,
         "fragments": molecules.fragments,
     }
+    facts = {name: values * told for name, values in facts.items()}
     # A library has few kinds of molecules, so a text is made once for each and not for each row.
     code = np.zeros(len(molecules), np.int64)
     for values in facts.values():
@@ -57,18 +59,18 @@ def warnings_of(
         fact = {name: int(values[example]) for name, values in facts.items()}
         reasons = {}  # kind -> its text
         if fact["unknown"]:
-            name = "atoms never seen with a label"
-            reasons[name] = f"{name}: {unknown_types[fact['unknown']]}"
+            kind = "atoms never seen with a label"
+            reasons[kind] = f"{kind}: {unknown_types[fact['unknown']]}"
         if fact["few"]:
-            name = "smaller than nearly all labelled molecules"
-            reasons[name] = f"at most {few_heavy_atoms} heavy atoms, {name}"
+            kind = "smaller than nearly all labelled molecules"
+            reasons[kind] = f"at most {few_heavy_atoms} heavy atoms, {kind}"
         if fact["larger"]:
             reasons[LARGER] = f"more than {max_heavy_atoms} heavy atoms, {LARGER}"
         if fact["net_charge"]:
             reasons["net charge"] = f"net charge {fact['net_charge']:+d}"
         elif fact["ionic"]:
-            name = "ions" if fact["fragments"] > 1 and not largest_fragment else "zwitterion"
-            reasons[name] = name
+            kind = "ions" if fact["fragments"] > 1 and not largest_fragment else "zwitterion"
+            reasons[kind] = kind
         if fact["unpaired"]:
             reasons["unpaired electron"] = "unpaired electron"
         if fact["fragments"] > 1:

@@ -162,9 +162,10 @@ class _Run:
             self.restart = False  # from here on the unfinished run is this one
             self._count_from(manifest)
             if self.strict and manifest.bad:
+                anew = "--overwrite" if manifest.complete else "--restart"
                 raise InputError(
                     f"{manifest.bad.total():,} of the {manifest.rows:,} rows that are done are bad "
-                    f"({', '.join(manifest.bad)}); go on without --strict, or --restart with it"
+                    f"({', '.join(manifest.bad)}); go on without --strict, or {anew} with it"
                 )
             if not manifest.complete:
                 self._embed(manifest)
@@ -177,10 +178,10 @@ class _Run:
     def _embed(self, manifest: Manifest) -> None:
         read = ((records, self.reader.bytes_read, self.reader.fault) for records in self.reader)
         with closing(in_background(read)) as batches:
-            stored = StoredRecords(self.output, manifest)
-            fault_before = pass_over(
-                batches, manifest.rows, stored, self.limit, self.should_stop, self._passed
-            )
+            with closing(StoredRecords(self.output, manifest)) as stored:
+                fault_before = pass_over(
+                    batches, manifest.rows, stored, self.limit, self.should_stop, self._passed
+                )
             ending = Ending(stopped=self.should_stop(), input_fault=fault_before)
             encoded = encode(
                 batches,

@@ -4,7 +4,6 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ import torch
 
 from stkd_screen.errors import StkdError, StkdWarning
 from stkd_screen.forward import ForwardPass, Result
-from stkd_screen.output import OutputOptions, result_table
+from stkd_screen.output import Encoded, OutputOptions, result_table
 from stkd_screen.precision import choose_precision
 from stkd_screen.records import Records
 from stkd_screen.smiles import Molecules, pretransform
@@ -27,14 +26,6 @@ if TYPE_CHECKING:
 # Molecules that are read, sorted by length, encoded and put back in order at a time.
 WINDOW = {"cpu": 4096, "cuda": 131_072}
 _CERTAIN = 1000  # molecules without a finite result that are no accident
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What the student says of R molecules, in input order; rows that hold no molecule are NaN."""
-
-    embedding: np.ndarray  # (R, E) float32
-    prediction: np.ndarray  # (R, targets) float32, in the units of the targets
 
 
 class Encoder:
@@ -111,11 +102,8 @@ class Encoder:
     ) -> tuple[pa.Table, Counter[str], Counter[str]]:
         """Pre-transform and encode records: one row each, in order, and how often each kind of error and each
         kind of warning came."""
-        molecules = pretransform(*smiles_buffers(records.smiles), largest_fragment=options.largest_fragment)
-        encoded = self.encode(molecules)
-        return result_table(
-            records, molecules, encoded.embedding, encoded.prediction, self.weights, options, first_row
-        )
+        molecules = molecules_of(records, options)
+        return result_table(records, molecules, self.encode(molecules), self.weights, options, first_row)
 
     def embed(self, smiles: "Sequence[str] | np.ndarray | pl.Series", **options: object) -> "pl.DataFrame":
         """Embed SMILES held in memory.
@@ -213,6 +201,11 @@ def gpu_is_there() -> bool:
 
 def _first_sentence(told: object) -> str:
     return str(told).strip().split("\n")[0].split(". ")[0].rstrip(".")
+
+
+def molecules_of(records: Records, options: OutputOptions) -> Molecules:
+    """The pre-transformed molecules of records."""
+    return pretransform(*smiles_buffers(records.smiles), largest_fragment=options.largest_fragment)
 
 
 def smiles_buffers(smiles: pa.Array) -> tuple[np.ndarray, np.ndarray]:

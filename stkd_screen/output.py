@@ -18,8 +18,16 @@ from stkd_screen.weights import Weights
 
 EMBEDDING_TYPES = {"float16": (np.float16, pa.float16()), "float32": (np.float32, pa.float32())}
 METADATA_KEY = b"stkd_screen"
-FEW_HEAVY_ATOMS = 4  # so small a molecule is like no other: the gaps of `small` are off by 0.8 eV there
+FEW_HEAVY_ATOMS = 4  # so small a molecule is like no other: the gaps of `small` are off by 0.7 eV there
 NOT_FINITE = "the model gave a value that is not finite"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the student says of R molecules, in input order; rows that hold no molecule are NaN."""
+
+    embedding: np.ndarray  # (R, E) float32
+    prediction: np.ndarray  # (R, targets) float32, in the units of the targets
 
 
 @dataclass(frozen=True)
@@ -108,8 +116,7 @@ def schema(weights: Weights, options: OutputOptions) -> pa.Schema:
 def result_table(
     records: Records,
     molecules: Molecules,
-    embedding: np.ndarray,
-    prediction: np.ndarray,
+    encoded: Encoded,
     weights: Weights,
     options: OutputOptions,
     first_row: int = 0,
@@ -119,13 +126,13 @@ def result_table(
     Args:
         records: R input records.
         molecules: their R pre-transformed molecules.
-        embedding: (R, D) float32, NaN where a row holds no molecule.
-        prediction: (R, targets) float32 in the units of the targets, NaN likewise.
+        encoded: what the student says of them.
         weights: what they were computed with.
         options: checked against the weights.
         first_row: number of the first record in the whole input.
     """
     assert options.level is not None
+    embedding, prediction = encoded.embedding, encoded.prediction
     finite = np.isfinite(prediction).all(axis=1)
     if options.embedding:
         numpy_type, arrow_type = EMBEDDING_TYPES[options.embedding_dtype]
@@ -157,6 +164,7 @@ def result_table(
         weights.atom_types[options.level],
         _few_heavy_atoms(weights, options.level),
         weights.max_heavy_atoms[options.level],
+        ~failed,
         options.largest_fragment,
     )
     wanted = schema(weights, options)

@@ -119,8 +119,11 @@ def _check_columns(place: OutputFile | OutputFolder, manifest: Manifest) -> Chec
         columns = column_types(schema)
         if columns != manifest.columns:
             return Check("columns", False, f"{columns} instead of {manifest.columns}")
-        about = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
-        if about.get("model_sha256") != manifest.model_sha256:
+        try:
+            made_by = json.loads((schema.metadata or {})[METADATA_KEY])["model_sha256"]
+        except (ValueError, LookupError, TypeError):
+            made_by = None
+        if made_by != manifest.model_sha256:
             return Check("columns", False, f"of another model than {manifest.model}")
     return Check("columns", True, f"{', '.join(manifest.columns)}; model {manifest.model}")
 

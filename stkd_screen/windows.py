@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from stkd_screen.encoder import Encoded, Encoder, smiles_buffers
+from stkd_screen.encoder import Encoder, molecules_of
 from stkd_screen.errors import InputError
-from stkd_screen.output import OutputOptions, result_table
+from stkd_screen.output import Encoded, OutputOptions, result_table
 from stkd_screen.parts.stored import StoredRecords
 from stkd_screen.records import Records
-from stkd_screen.smiles import Molecules, pretransform
+from stkd_screen.smiles import Molecules
 from stkd_screen.weights import Weights
 
 # Records, raw input bytes read up to their end, and what is wrong with the inputs before it.
@@ -78,7 +78,7 @@ def pass_over(
         What is wrong with the inputs before the end of those records.
 
     Raises:
-        InputError: they are others, or there are fewer.
+        InputError: they are others, or are not as many.
     """
     row, fault_before = 0, None
     while row < done and not should_stop():
@@ -86,7 +86,8 @@ def pass_over(
         if records is None:
             raise InputError(f"the input ends after {row:,} records, but {done:,} are done; {_CHANGED}")
         rest = records.head(done - row)
-        assert len(rest) == len(records) or done == limit, "a part ends where a window does"
+        if len(rest) < len(records) and done != limit:  # a part ends where a window does
+            raise InputError(f"the input goes on where it ended before, after {done:,} records; {_CHANGED}")
         if (i := stored.first_difference(rest)) is not None:
             raise InputError(
                 f"{records.place(i)} is not the record that was embedded as row {row + i}; {_CHANGED}"
@@ -109,7 +110,7 @@ def encode(
     should_stop: Callable[[], bool],
     ending: Ending,
 ) -> Iterator[EncodedWindow]:
-    """A window for each batch. It never raises: `ending` says what happened.
+    """A window for each batch.
 
     Args:
         batches: from record `row` on.
@@ -119,6 +120,10 @@ def encode(
         limit: most records of the whole input.
         should_stop: asked after each window.
         ending: filled in; its input fault is at first that of the records before `row`.
+
+    Raises:
+        InputError: nothing can be read.
+        StkdError: the model or the device fails.
     """
     try:
         while row != limit and not ending.stopped:
@@ -128,19 +133,14 @@ def encode(
             ending.input_fault = fault_before
             if limit is not None:
                 records = records.head(limit - row)
-            molecules = pretransform(
-                *smiles_buffers(records.smiles), largest_fragment=options.largest_fragment
-            )
+            molecules = molecules_of(records, options)
             yield EncodedWindow(records, molecules, encoder.encode(molecules), row, bytes_read)
             row += len(records)
             ending.stopped = should_stop()
-    except InputError as fault:
-        if row:
-            ending.input_fault = str(fault)
-        else:
-            ending.fault = ending.fault or fault
-    except Exception as fault:
-        ending.fault = ending.fault or fault
+    except InputError as fault:  # of the reader, behind all that it could read
+        if not row:
+            raise
+        ending.input_fault = str(fault)
 
 
 def tabulate(
@@ -154,26 +154,19 @@ def tabulate(
     """The output rows of each window. It never raises: `ending` says what happened.
 
     Args:
-        windows: encoded ones; those after a fault are left where they are.
+        windows: as `encode` gives them; what it raises ends them like a fault here.
         weights: what they were encoded with.
         options: checked against the weights.
         strict: end before the first window that has a bad record in it.
-        ending: filled in; a fault here comes before what `encode` has met meanwhile, further on.
+        ending: filled in.
     """
     try:
         for window in windows:
-            records, encoded = window.records, window.encoded
             table, bad, warnings = result_table(
-                records,
-                window.molecules,
-                encoded.embedding,
-                encoded.prediction,
-                weights,
-                options,
-                window.first_row,
+                window.records, window.molecules, window.encoded, weights, options, window.first_row
             )
             if strict and bad:
-                ending.fault = _first_bad(records, table)
+                ending.fault = _first_bad(window.records, table)
                 return
             yield Window(table, bad, warnings, window.bytes_read)
     except Exception as fault:

@@ -186,6 +186,16 @@ def test_warnings_are_counted_by_reason(encoder, tmp_path):
     assert run(encoder, path, output).warnings == counts, "of a finished output"
 
 
+def test_a_row_with_an_error_has_no_warning(encoder, tmp_path):
+    path = tmp_path / "in.csv"
+    path.write_text("id,smiles\na,CC[SeH]\nb,CC[SeH],more\n")
+    summary = run(encoder, path, tmp_path / "out.parquet")
+    frame = pl.read_parquet(tmp_path / "out.parquet")
+    assert frame["error"].is_null().to_list() == [True, False]
+    assert frame["warning"].is_null().to_list() == [False, True]
+    assert summary.warned == 1 and summary.warnings.total() == 1
+
+
 def test_largest_fragment_drops_the_counter_ion(encoder):
     frame = encoder.embed(["[Cl-].CCO", "CCO"], largest_fragment=True)
     assert frame["weight_ev"][0] == pytest.approx(frame["weight_ev"][1], abs=1e-5)

@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import polars as pl
 import pyarrow.dataset
+import pyarrow.parquet
 import pytest
 from test_killed_runs import bits
 
@@ -20,8 +22,10 @@ from stkd_screen.errors import InputError, OutputError, SearchError
 from stkd_screen.files import file_sha256
 from stkd_screen.output import OutputOptions
 from stkd_screen.parts.lock import Locked, locked
-from stkd_screen.parts.outputs import output_at
+from stkd_screen.parts.outputs import MANIFEST, MANIFEST_KEY, output_at
 from stkd_screen.records import RecordReader
+from stkd_screen.verify import verify
+from stkd_screen.windows import pass_over
 
 LINES = [f"{'C' * (k % 30 + 1)}{'ON('[k % 3]} m{k}\n" for k in range(100)]  # a third of them bad
 
@@ -284,8 +288,12 @@ def test_strict_rows_before_the_bad_one_are_kept(encoder, library, tmp_path):
         run(encoder, library, output, strict=True)
     summary = run(encoder, library, output)
     assert summary.resumed == 40 and summary.bad.total() == 1
-    with pytest.raises(InputError, match="1 of the 100 rows that are done are bad"):
+    with pytest.raises(InputError, match=r"1 of the 100 rows that are done are bad .*, or --overwrite with"):
         run(encoder, library, output, strict=True)
+    library.write_text("".join(lines[:50]))
+    run(encoder, library, tmp_path / "two.parquet", stop_after=5)
+    with pytest.raises(InputError, match=r"or --restart with it"):
+        run(encoder, library, tmp_path / "two.parquet", strict=True)
 
 
 def test_the_hash_of_every_kind_of_input_is_that_of_its_bytes(encoder, tmp_path):
@@ -394,3 +402,70 @@ def test_records_that_are_done_are_not_encoded_again(encoder, library, tmp_path,
     monkeypatch.setattr(encoder, "encode", counted)
     run(encoder, library, output)
     assert sum(encoded) == 100 - stopped_at
+
+
+@pytest.mark.parametrize("output", ["out.parquet", "out/"])
+@pytest.mark.parametrize("stop_after", [None, 3])
+def test_an_output_with_a_damaged_manifest_can_be_replaced(encoder, library, tmp_path, output, stop_after):
+    path = tmp_path / output
+    run(encoder, library, str(path), stop_after=stop_after)
+    if output == "out.parquet" and stop_after is None:
+        table = rows(path)
+        about = table.schema.metadata | {MANIFEST_KEY: b"{}"}
+        pyarrow.parquet.write_table(table.replace_schema_metadata(about), path)
+    else:
+        manifest = path if output == "out/" else tmp_path / "out.parquet.partial"
+        (manifest / MANIFEST).write_text("{")
+    with pytest.raises(OutputError, match=r"its manifest is damaged .*--overwrite to begin anew"):
+        run(encoder, library, str(path))
+    assert run(encoder, library, str(path), overwrite=True).complete
+    assert rows(path).num_rows == 100
+
+
+def test_a_run_that_tidies_up_holds_its_lock(encoder, library, tmp_path):
+    run(encoder, library, tmp_path / "out.parquet", stop_after=3)
+    output = output_at(tmp_path / "out.parquet")
+    with output.locked():
+        output.discard()
+        with pytest.raises(OutputError, match="is being written by another run"), output.locked():
+            pass
+    assert not output.work.exists()
+
+
+def test_a_lock_file_is_closed_before_it_is_removed_where_the_system_asks_for_it(tmp_path, monkeypatch):
+    done = []
+    close, unlink = os.close, Path.unlink
+    monkeypatch.setattr("stkd_screen.parts.lock.fcntl", None)  # as on Windows
+    with locked(tmp_path / "lock"):
+        monkeypatch.setattr(os, "close", lambda descriptor: (done.append("closed"), close(descriptor)))
+        monkeypatch.setattr(
+            Path, "unlink", lambda *path, **how: (done.append("removed"), unlink(*path, **how))
+        )
+    assert done == ["closed", "removed"]
+
+
+def test_an_input_that_goes_on_where_it_ended_is_another(library):
+    batches = ((records, 0, None) for records in RecordReader([library], batch_size=10))
+    with pytest.raises(
+        InputError, match="goes on where it ended before, after 14 records; the input was changed"
+    ):
+        pass_over(batches, 14, _Same(), None, lambda: False, lambda row, size: None)
+
+
+class _Same:
+    def first_difference(self, records):
+        return None
+
+
+def test_a_damaged_footer_of_a_part_is_told(encoder, library, tmp_path, capsys):
+    run(encoder, library, tmp_path / "out.parquet", stop_after=6)
+    file = tmp_path / "out.parquet.partial" / "rows"
+    content = bytearray(file.read_bytes())
+    footer = int.from_bytes(content[-8:-4], "little")
+    content[-8 - footer : -8] = b"\xff" * footer
+    file.write_bytes(content)
+    with pytest.raises(OutputError, match="the footer of a part is damaged; --restart begins anew"):
+        run(encoder, library, tmp_path / "out.parquet")
+    checks = {check.name: check for check in verify(tmp_path / "out.parquet")}
+    assert checks["parts"].holds is False and checks["columns"].holds is False
+    assert run(encoder, library, tmp_path / "out.parquet", restart=True).complete

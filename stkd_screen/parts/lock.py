@@ -30,10 +30,14 @@ def locked(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        try:
+        if fcntl is None:
+            os.close(descriptor)  # Windows removes no open file
             path.unlink(missing_ok=True)
-        finally:
-            os.close(descriptor)
+        else:
+            try:
+                path.unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
 
 
 def _acquire(path: Path) -> int:

@@ -122,7 +122,9 @@ class Manifest:
             content["parts"] = [Part(**part) for part in content["parts"]]
             return Manifest(**content)
         except (ValueError, KeyError, TypeError) as error:
-            raise OutputError(f"{source}: its manifest cannot be read ({error!r})") from error
+            raise OutputError(
+                f"{source}: its manifest is damaged ({error!r}); copy the output anew"
+            ) from error
 
 
 def differences(old: Manifest, new: Manifest) -> list[str]:

@@ -5,7 +5,6 @@ A part counts from the moment the manifest names it. Whatever else a killed run 
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -135,9 +134,12 @@ class OutputFile(Output):
         self.discard()
 
     def discard(self) -> None:
-        """Remove what a run left beside the output."""
+        """Remove what a run left beside the output, but for the lock, which is held still."""
         (self.work / MANIFEST).unlink(missing_ok=True)  # first: without it there is no run
-        shutil.rmtree(self.work, ignore_errors=True)
+        with suppress(OSError):
+            for path in self.work.iterdir():
+                if path.name != LOCK:
+                    path.unlink()
 
     def open(self, manifest: Manifest) -> Iterator[pq.ParquetFile]:
         """The rows, finished or not, in order."""

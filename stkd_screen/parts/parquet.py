@@ -13,6 +13,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stkd_screen.errors import OutputError
 from stkd_screen.parts.thrift import BINARY, I64, LIST, STRUCT, Struct, read_struct, struct_bytes
 
 ROW_GROUP_ROWS = 16_384
@@ -87,14 +88,22 @@ def joined_footer(
         path: the file.
         parts: first byte of each part and the one after its last; one at the least.
         metadata: keys and values to add to those of the first part.
+
+    Raises:
+        OutputError: the footer of a part is damaged.
     """
     rows, row_groups = 0, []
-    with open(path, "rb") as file:
-        footer = _read_footer(file, parts[0][1])
-        for start, end in parts:
-            _, groups = _read_footer(file, end)[FILE_ROW_GROUPS][1]
-            rows += sum(group[GROUP_ROWS][1] for group in groups)
-            row_groups += [struct_bytes(_moved_group(group, start)) for group in groups]
+    try:
+        with open(path, "rb") as file:
+            footer = _read_footer(file, parts[0][1])
+            for start, end in parts:
+                _, groups = _read_footer(file, end)[FILE_ROW_GROUPS][1]
+                rows += sum(group[GROUP_ROWS][1] for group in groups)
+                row_groups += [struct_bytes(_moved_group(group, start)) for group in groups]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise OutputError(
+            f"{path}: the footer of a part is damaged; --restart begins anew, or give another -o"
+        ) from error
     footer[FILE_ROWS] = I64, rows
     footer[FILE_ROW_GROUPS] = LIST, (STRUCT, row_groups)
     added = [{KEY: (BINARY, key), VALUE: (BINARY, value)} for key, value in (metadata or {}).items()]

@@ -1,5 +1,6 @@
 """Whether a run starts anew, goes on where another stopped, or has nothing left to do."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from stkd_screen.errors import OutputError
@@ -24,10 +25,10 @@ def begin(
 
     Raises:
         OutputError: what is there was made from another input, by another model or with other options, is
-            no output of this program, or has lost parts.
+            no output of this program, cannot be read, or has lost parts.
     """
-    finished = output.finished()
-    unfinished = None if restart else output.unfinished()
+    finished = _readable(output.finished, overwrite)
+    unfinished = None if restart else _readable(output.unfinished, overwrite)
     if finished and unfinished and _is_same(finished, unfinished):
         output.discard()  # killed after its last step, before it could tidy up
         unfinished, overwrite = None, False
@@ -53,6 +54,16 @@ def begin(
     manifest = replace(unfinished, inputs=plan.inputs, writer=plan.writer)
     output.save(manifest)
     return manifest
+
+
+def _readable(manifest: Callable[[], Manifest | None], thrown_away: bool) -> Manifest | None:
+    """A manifest; none where it cannot be read and is thrown away anyhow."""
+    try:
+        return manifest()
+    except OutputError as fault:
+        if thrown_away:
+            return None
+        raise OutputError(f"{fault}; or give another -o, or --overwrite to begin anew") from fault.__cause__
 
 
 def _is_same(finished: Manifest, unfinished: Manifest) -> bool:

@@ -1,6 +1,6 @@
 """Rows that were written, read again beside the records they came from."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import zip_longest
 
 import pyarrow as pa
@@ -24,6 +24,10 @@ class StoredRecords:
         self._batches = read_columns(output, manifest, ["id", "smiles"])
         self._left = pa.table({"id": pa.array([], pa.string()), "smiles": pa.array([], pa.string())})
 
+    def close(self) -> None:
+        """Close the part that is being read."""
+        self._batches.close()
+
     def first_difference(self, records: Records) -> int | None:
         """Index of the first of the next R records that was not stored as it is; None where all were."""
         while len(self._left) < len(records) and (batch := next(self._batches, None)) is not None:
@@ -43,7 +47,7 @@ def _rows(columns: list[pa.Array]) -> Iterator[tuple[str | None, ...]]:
 
 def read_columns(
     output: OutputFile | OutputFolder, manifest: Manifest, columns: list[str]
-) -> Iterator[pa.RecordBatch]:
+) -> Generator[pa.RecordBatch]:
     """All rows of an output, finished or not.
 
     Raises:

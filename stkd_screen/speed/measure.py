@@ -18,14 +18,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from stkd_screen.embed import embed
-from stkd_screen.encoder import Encoder, load, smiles_buffers
+from stkd_screen.encoder import Encoder, load, molecules_of
 from stkd_screen.errors import InputError, OutputError
 from stkd_screen.output import OutputOptions, result_table, schema
 from stkd_screen.parts.manifest import describe_inputs
 from stkd_screen.parts.parquet import ParquetPart
 from stkd_screen.precision import DTYPES
 from stkd_screen.records import RecordReader, Records
-from stkd_screen.smiles import pretransform
 from stkd_screen.speed.machine import machine, peak_gpu_memory_mb, peak_memory_mb, versions
 from stkd_screen.speed.result import Speed, Stage
 from stkd_screen.student import Student
@@ -187,7 +186,7 @@ def _first(library: Sequence[str | Path], most: int) -> list[Records]:
 def _start(encoder: Encoder, records: Records, startup: dict[str, float]) -> None:
     """What is done once a process, or once an installation: compiling."""
     with _timed(startup, "parser"):
-        molecules = pretransform(*smiles_buffers(records.smiles))
+        molecules = molecules_of(records, OutputOptions())
         for batch in encoder.forward.split(encoder.forward.token_counts(molecules)):
             encoder.forward.lay_out(molecules, batch)
     with _timed(startup, "first_forward"):
@@ -250,7 +249,7 @@ class _Bench:
                 with timed("read"):
                     records = next(reading).head(molecules - row)
                 with timed("pre-transform"):
-                    parsed = pretransform(*smiles_buffers(records.smiles))
+                    parsed = molecules_of(records, self.options)
                 with timed("batch"):
                     counts = forward.token_counts(parsed)
                     batches = list(forward.split(counts))
@@ -263,8 +262,7 @@ class _Bench:
                     on_host = zip(batches, map(forward.to_host, results), strict=True)
                     encoded = encoder.in_order(len(parsed), ((rows, *both) for rows, both in on_host))
                 with timed("write"):
-                    both = encoded.embedding, encoded.prediction
-                    part.write(result_table(records, parsed, *both, weights, self.options, row)[0])
+                    part.write(result_table(records, parsed, encoded, weights, self.options, row)[0])
                 row += len(records)
                 taken.molecules += int(np.count_nonzero(counts))
                 taken.tokens += int(counts.sum())
