@@ -566,3 +566,14 @@ def test_a_full_disk_at_the_end_of_a_training_is_said_and_the_run_goes_on(data, 
         with pytest.raises(TrainingError, match=r"cannot be written: .*No space left.* goes on"):
             train(data, config, tmp_path / "w")
     assert train(data, config, tmp_path / "w").training["epochs"] == 1
+
+
+def test_molecules_without_labels_are_not_predicted_to_be_measured(data, unlabelled, teacher, monkeypatch):
+    trainer = Distiller(joined(data, unlabelled), teacher, DISTILLING)
+    asked, predict_rows = [], trainer.predict
+    monkeypatch.setattr(
+        trainer, "predict", lambda model, rows: (asked.append(rows), predict_rows(model, rows))[1]
+    )
+    trainer.evaluate()
+    assert len(trainer.data.rows("valid")) > len(data.rows("valid")) > 0
+    assert asked[0].tolist() == data.rows("valid").tolist()

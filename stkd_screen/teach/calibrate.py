@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stkd_screen.errors import TrainingError
-from stkd_screen.expected_errors import MEASURES, ExpectedErrors, measures, same_property
+from stkd_screen.expected_errors import N_MEASURES, ExpectedErrors, measures, same_property
 from stkd_screen.forward import ForwardPass
 from stkd_screen.targets import Target, in_units, of_level
 from stkd_screen.teach.evaluate import check_splits, covered_share, labels_of
@@ -65,7 +65,7 @@ def calibrate(weights: Weights, data: LabelledMolecules, seed: int = 0) -> dict[
     """
     truth = labels_of(weights.targets, data)
     rng = np.random.default_rng(seed)
-    valid = _answers(weights, data, truth, data.rows("valid"))
+    valid = _answers(weights, data, truth, data.labelled("valid"))
     train = data.rows("train")
     calibrated = {}
     for level in weights.levels:
@@ -102,7 +102,7 @@ def predictions_with_half_widths(
     check_splits(weights.targets, data, splits)
     truth = labels_of(weights.targets, data)
     predicted, half_widths = np.full((2, *truth.shape), np.nan, np.float32)
-    rows = np.concatenate([data.rows(split) for split in splits])
+    rows = np.concatenate([data.labelled(split) for split in splits])
     for part in np.array_split(rows, 1 + len(rows) // AT_ONCE):
         answers = _answers(weights, data, truth, part, precision)
         predicted[answers.rows] = answers.prediction
@@ -200,7 +200,7 @@ def _fitted(
         radius=np.float32(1),
         size=np.float32(max(1.0, np.quantile(valid.heavy_atoms[labelled], 0.95))),
         few=np.float32(few),
-        coefficients=np.zeros(MEASURES + regions.shape[1], np.float32),
+        coefficients=np.zeros(N_MEASURES + regions.shape[1], np.float32),
         factors=np.full(len(columns), np.nan, np.float32),
     )
     radius = np.quantile(errors.domain(valid.embedding[labelled]), 0.95)
@@ -220,7 +220,7 @@ def _fitted(
                 lines.append((rows[larger], off[larger] / mean))
     rows, off = (np.concatenate(part) for part in zip(*lines, strict=True))
     is_own = np.arange(len(rows)) < count
-    known = (given[np.unique(rows), :MEASURES] != 0).sum(0) >= FEWEST_ODD
+    known = (given[np.unique(rows), :N_MEASURES] != 0).sum(0) >= FEWEST_ODD
     weight = np.where(is_own, 1.0, count / max(len(rows) - count, 1))  # as much as the own ones together
 
     def fitted(seen: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
@@ -270,19 +270,19 @@ def _log_linear_scale(
     """
     x, r, w = (torch.from_numpy(array) for array in (given - given.mean(0), off.astype(np.float64), weight))
     free = torch.zeros(given.shape[1], dtype=torch.float64)
-    free[:MEASURES] = -2.0
+    free[:N_MEASURES] = -2.0
     shift = torch.tensor(np.log(np.average(off, weights=weight)))
     parameters = [free.requires_grad_(), shift.requires_grad_()]
     optimizer = torch.optim.LBFGS(parameters, max_iter=300, line_search_fn="strong_wolfe")
 
     def coefficients() -> Tensor:
-        return torch.cat([free[:MEASURES].sigmoid() * torch.from_numpy(known), free[MEASURES:]])
+        return torch.cat([free[:N_MEASURES].sigmoid() * torch.from_numpy(known), free[N_MEASURES:]])
 
     def loss() -> Tensor:
         optimizer.zero_grad()
         log_scale = x @ coefficients() + shift
         total = (w * (r * torch.exp(-log_scale) + log_scale)).sum() / w.sum()
-        total = total + ridge * (free[MEASURES:] ** 2).sum()
+        total = total + ridge * (free[N_MEASURES:] ** 2).sum()
         total.backward()
         return total.detach()
 

@@ -106,7 +106,7 @@ def predictions(
     Args:
         predict: rows of the data -> standardised predictions (len(rows), targets) float32.
         targets: of the model.
-        data: R labelled molecules.
+        data: R molecules; those without any label are left out.
         splits: those to predict.
 
     Raises:
@@ -115,7 +115,7 @@ def predictions(
     check_splits(targets, data, splits)
     predicted = np.full((len(data.split), len(targets)), np.nan, np.float32)
     for split in splits:
-        rows = data.rows(split)
+        rows = data.labelled(split)
         if len(rows):
             predicted[rows] = in_units(predict(rows), targets)
     return predicted

@@ -33,6 +33,11 @@ class LabelledMolecules:
         """Row numbers of a split, ascending."""
         return np.flatnonzero(self.split == SPLITS.index(split))
 
+    def labelled(self, split: str) -> np.ndarray:
+        """Row numbers of the molecules of a split that have a label, ascending."""
+        rows = self.rows(split)
+        return rows[np.isfinite(self.targets[rows]).any(axis=1)]
+
     def needed_graphs(self) -> Graphs:
         """The graphs.
 

@@ -6,8 +6,6 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from stkd_screen.background import in_background
 from stkd_screen.errors import TrainingError
 from stkd_screen.teach.checkpoint import read_checkpoint, write_checkpoint
@@ -56,7 +54,7 @@ def run(trainer: Trainer, folder: Path, report: Report, *, restart: bool = False
     def say(note: str) -> None:
         report(replace(trainer.progress(None), note=note))
 
-    valid_labels = np.isfinite(trainer.data.targets[trainer.data.rows("valid")]).any(axis=1).sum()
+    valid_labels = len(trainer.data.labelled("valid"))
     if valid_labels < FEW_TO_CHOOSE_BY:
         say(
             f"note: {valid_labels} valid molecules are few to choose the best weights by; --split-by random "

@@ -95,7 +95,7 @@ class Trainer(ABC):
                 f"{len(data.rows('train'))} training and {len(data.rows('valid'))} valid molecules: "
                 "both are needed"
             )
-        if not np.isfinite(data.targets[data.rows("valid")]).any():
+        if not len(data.labelled("valid")):
             raise TrainingError(
                 "no molecule of the valid split has a label: there is nothing to choose the best weights by; "
                 "choose another split with --split-by"
@@ -290,7 +290,7 @@ class Trainer(ABC):
         return metrics, better
 
     def metrics(self, model: nn.Module, split: str) -> Metrics:
-        rows = self.data.rows(split)
+        rows = self.data.labelled(split)
         return split_metrics(
             in_units(self.predict(model, rows), self.targets), self.data.targets[rows], self.targets
         )
@@ -315,7 +315,7 @@ class Trainer(ABC):
     def finish(self, folder: Path) -> None:
         """Save the best model with its figures, on the test split too, looked at here for the only time."""
         model = self.best_copy().to(self.device)
-        splits = [split for split in ("valid", "test") if len(self.data.rows(split))]
+        splits = [split for split in ("valid", "test") if len(self.data.labelled(split))]
         self.save(folder, {split: self.metrics(model, split) for split in splits})
 
     def about(self) -> dict[str, Any]:
