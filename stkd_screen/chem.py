@@ -3,6 +3,10 @@
 from typing import Any
 
 from rdkit import Chem
+from rdkit.Chem import rdFingerprintGenerator
+
+# ECFP4: RDKit's Morgan fingerprint of radius 2; D. Rogers, M. Hahn, J. Chem. Inf. Model. 50, 742 (2010).
+ECFP4 = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
 
 
 def read_molecule(smiles: str, *parameters: Any) -> Chem.Mol | str:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from stkd_screen.errors import StkdError, StkdWarning
+from stkd_screen.errors import StkdError, StkdWarning, first_line
 from stkd_screen.forward import ForwardPass, Result
 from stkd_screen.output import Encoded, OutputOptions, result_table
 from stkd_screen.precision import choose_precision
@@ -183,13 +183,13 @@ def cuda_fault(device: torch.device) -> str | None:
         if not torch.cuda.is_available():
             if torch.version.cuda is None and torch.version.hip is None:
                 return "this PyTorch is built without CUDA"
-            return _first_sentence(told[0].message) if told else "PyTorch finds no CUDA device"
+            return first_line(told[0].message).split(". ")[0] if told else "PyTorch finds no CUDA device"
         if (device.index or 0) >= torch.cuda.device_count():
             return f"there are {torch.cuda.device_count()} CUDA devices, counted from 0"
         try:
             torch.ones(1, device=device).sum().item()
         except RuntimeError as error:
-            return _first_sentence(error)
+            return first_line(error).split(". ")[0]
     return None
 
 
@@ -197,10 +197,6 @@ def gpu_is_there() -> bool:
     """Whether the machine has an NVIDIA GPU that nobody hides on purpose."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     return not hidden and (os.path.exists("/dev/nvidiactl") or torch.cuda.is_available())
-
-
-def _first_sentence(told: object) -> str:
-    return str(told).strip().split("\n")[0].split(". ")[0].rstrip(".")
 
 
 def molecules_of(records: Records, options: OutputOptions) -> Molecules:

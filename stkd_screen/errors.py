@@ -27,3 +27,9 @@ class OutputError(StkdError):
 
 class StkdWarning(UserWarning):
     """What a user should know though the work goes on; the command line prints it in yellow."""
+
+
+def first_line(error: object) -> str:
+    """What another library says went wrong, in one line; the kind of error where it says nothing."""
+    lines = (line.strip().rstrip(".") for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)

@@ -19,7 +19,7 @@ from stkd_screen.files import whole
 from stkd_screen.targets import Target
 
 FILE = "errors.safetensors"
-MEASURES = 6  # of a molecule, beside the direction of its embedding
+N_MEASURES = 6  # of a molecule, beside the direction of its embedding
 _SMALLEST_DISAGREEMENT = 0.04  # standard deviations of the target; what is below says nothing
 
 
@@ -146,7 +146,7 @@ def load_errors(folder: Path, model_sha256: str) -> dict[str, ExpectedErrors]:
             level, _, key = name.rpartition("/")
             by_level.setdefault(level, {})[key] = tensor
         errors = {level: ExpectedErrors(**arrays) for level, arrays in by_level.items()}
-        if any(len(one.coefficients) != MEASURES + one.regions.shape[1] for one in errors.values()):
+        if any(len(one.coefficients) != N_MEASURES + one.regions.shape[1] for one in errors.values()):
             raise WeightsError(
                 f"{path} was written by another version of this program; calibrate the weights anew "
                 "(stkd-screen calibrate), or remove it"

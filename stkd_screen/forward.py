@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stkd_screen.batching import equal_length_batches
 from stkd_screen.cpu import CpuStudent
-from stkd_screen.errors import StkdError, StkdWarning
+from stkd_screen.errors import StkdError, StkdWarning, first_line
 from stkd_screen.precision import DTYPES, autocast
 from stkd_screen.smiles import Molecules
 from stkd_screen.smiles.tokens import lay_out, token_counts
@@ -120,7 +120,7 @@ class ForwardPass:
             pass  # outside of this block, for it keeps alive what took the memory
         except torch.AcceleratorError as error:
             raise StkdError(
-                f"{self.device} failed: {_first_line(error)}; run the command again, or with --device cpu"
+                f"{self.device} failed: {first_line(error)}; run the command again, or with --device cpu"
             ) from error
         except Exception as error:
             if "can't allocate memory" not in str(error):  # torch's words on a CPU
@@ -129,7 +129,7 @@ class ForwardPass:
                 self._compiled = False
                 self._run = self._student
                 warnings.warn(
-                    f"torch.compile failed ({_first_line(error)}); going on without it, which is slower; "
+                    f"torch.compile failed ({first_line(error)}); going on without it, which is slower; "
                     "mostly what it lacks is a C compiler such as gcc",
                     StkdWarning,
                     stacklevel=2,
@@ -196,7 +196,3 @@ def in_threads(function: Callable[[T], R], items: Iterable[T], threads: int) -> 
             for future in ahead:
                 future.cancel()
             torch.set_num_threads(before)  # threads made later take the number that was set last
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

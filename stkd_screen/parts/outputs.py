@@ -18,13 +18,13 @@ from stkd_screen.files import sync, whole
 from stkd_screen.parts.lock import Locked, locked
 from stkd_screen.parts.manifest import Manifest, load_manifest, save_manifest
 from stkd_screen.parts.parquet import joined_footer, joined_metadata
+from stkd_screen.records.parquet import READ_AHEAD
 
 # Readers of Parquet folders pass over names that start with _ or a dot.
 MANIFEST = "_manifest.json"
 LOCK = ".lock"
 MANIFEST_KEY = b"stkd_screen.manifest"  # of the metadata of a single file
 _PART = re.compile(r"part-\d{5,}\.parquet")
-_READ_AHEAD = 1 << 20  # bytes of a column held at a time, instead of a whole row group's
 
 
 class Output:
@@ -228,4 +228,4 @@ def output_at(path: str | Path) -> OutputFile | OutputFolder:
 
 
 def _open(path: Path, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
-    return pq.ParquetFile(path, metadata=metadata, buffer_size=_READ_AHEAD, pre_buffer=False)
+    return pq.ParquetFile(path, metadata=metadata, buffer_size=READ_AHEAD, pre_buffer=False)

@@ -5,7 +5,7 @@ from itertools import zip_longest
 
 import pyarrow as pa
 
-from stkd_screen.errors import OutputError
+from stkd_screen.errors import OutputError, first_line
 from stkd_screen.parts.manifest import Manifest
 from stkd_screen.parts.outputs import OutputFile, OutputFolder
 from stkd_screen.records import Records
@@ -61,5 +61,6 @@ def read_columns(
                     yield batch
                     row += len(batch)
     except (OSError, pa.ArrowException) as fault:
-        reason = str(fault).split("\n")[0].rstrip(".")
-        raise OutputError(f"{output.path}: damaged after row {row} ({reason}); embed it anew") from fault
+        raise OutputError(
+            f"{output.path}: damaged after row {row} ({first_line(fault)}); embed it anew"
+        ) from fault

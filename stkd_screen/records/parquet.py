@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stkd_screen.errors import InputError
+from stkd_screen.errors import InputError, first_line
 from stkd_screen.records.batch import Records, table_records
 from stkd_screen.records.columns import ColumnChoice
 from stkd_screen.records.streams import AGAIN, Damaged
 
-_READ_AHEAD = 1 << 20  # bytes of a column held at a time, instead of a whole row group's
+READ_AHEAD = 1 << 20  # bytes of a column held at a time, instead of a whole row group's
 _FEW_ROWS = 64  # read at a time where the rows before a fault are sought
 _FAULTS = (OSError, pa.ArrowException)
 _TOO_FEW = Damaged("fewer rows than it says there are")
@@ -36,10 +36,10 @@ class ParquetTable:
         try:
             size = self._path.stat().st_size
             file = pq.ParquetFile(
-                self._path, buffer_size=_READ_AHEAD, pre_buffer=False, page_checksum_verification=True
+                self._path, buffer_size=READ_AHEAD, pre_buffer=False, page_checksum_verification=True
             )
         except (*_FAULTS, UnicodeDecodeError) as fault:
-            raise InputError(f"{source}: no whole Parquet file ({_short(fault)}); {AGAIN}") from fault
+            raise InputError(f"{source}: no whole Parquet file ({first_line(fault)}); {AGAIN}") from fault
         lost = Lost()
         with file:
             smiles, id = self._pick(file.schema_arrow, source)
@@ -90,7 +90,7 @@ class Lost:
         if self.spans and self.spans[-1][1] == first:
             first = self.spans.pop()[0]
         self.spans.append((first, end))
-        self.reason = self.reason or _short(fault)
+        self.reason = self.reason or first_line(fault)
 
     def error(self, source: str, rows: int) -> InputError:
         shown = ", ".join(f"{first + 1} to {end}" for first, end in self.spans[:5])
@@ -167,7 +167,3 @@ def _raw(column: pa.Array) -> pa.Array:
     if not _is_text(column.type):
         column = column.cast(pa.large_string())
     return column.cast(pa.large_binary())
-
-
-def _short(fault: BaseException) -> str:
-    return str(fault).split("\n")[0].rstrip(".")

@@ -1,28 +1,21 @@
-"""ECFP4 and Tanimoto similarity, beside the cosine of embeddings.
-
-ECFP4 is RDKit's Morgan fingerprint of radius 2, 2,048 bits;
-D. Rogers, M. Hahn, J. Chem. Inf. Model. 50, 742 (2010).
-"""
+"""ECFP4 and Tanimoto similarity, beside the cosine of embeddings."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from rdkit import Chem, RDLogger
-from rdkit.Chem import rdFingerprintGenerator
 from rdkit.DataStructs import BulkTanimotoSimilarity, ExplicitBitVect
 
-from stkd_screen.chem import read_molecule
+from stkd_screen.chem import ECFP4, read_molecule
 
 # What RDKit cannot read has no Tanimoto; a line on the terminal helps nobody.
 RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]
-
-_ECFP4 = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
 
 
 def ecfp4(smiles: str) -> ExplicitBitVect | None:
     """The fingerprint of a molecule, None where RDKit cannot read it."""
     molecule = read_molecule(smiles)
-    return None if isinstance(molecule, str) else _ECFP4.GetFingerprint(molecule)
+    return None if isinstance(molecule, str) else ECFP4.GetFingerprint(molecule)
 
 
 def tanimoto(query: ExplicitBitVect | None, fingerprints: Sequence[ExplicitBitVect | None]) -> np.ndarray:

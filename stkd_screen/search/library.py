@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stkd_screen.errors import SearchError, StkdWarning
+from stkd_screen.errors import SearchError, StkdWarning, first_line
 from stkd_screen.parts.manifest import Manifest
 from stkd_screen.parts.outputs import MANIFEST, OutputFile, OutputFolder, manifest_in
+from stkd_screen.records.parquet import READ_AHEAD
 
 # As `output.METADATA_KEY`; importing it from there would load torch, which no build of an index needs.
 METADATA_KEY = b"stkd_screen"
 BATCH_ROWS = 16_384
-_READ_AHEAD = 1 << 20  # bytes of a column held at a time, instead of a whole row group's
 _UNFINISHED = "an unfinished run of stkd-screen embed; give the same embed command again to finish it"
 
 
@@ -94,13 +94,13 @@ class Library:
         for path in self.files:
             row = 0
             try:
-                with pq.ParquetFile(path, buffer_size=_READ_AHEAD, pre_buffer=False) as file:
+                with pq.ParquetFile(path, buffer_size=READ_AHEAD, pre_buffer=False) as file:
                     for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
                         yield self._prepared(batch)
                         row += len(batch)
             except (OSError, pa.ArrowException) as fault:
                 raise SearchError(
-                    f"{path}: damaged after row {row} ({_short(fault)}); embed it anew"
+                    f"{path}: damaged after row {row} ({first_line(fault)}); embed it anew"
                 ) from fault
 
     def _prepared(self, batch: pa.RecordBatch) -> tuple[np.ndarray, pa.RecordBatch, int]:
@@ -206,7 +206,7 @@ def _describe(path: Path) -> tuple[Origin, int]:
         schema = metadata.schema.to_arrow_schema()
     except (OSError, pa.ArrowException) as fault:
         raise SearchError(
-            f"{path}: no whole Parquet file ({_short(fault)}); embed the library anew"
+            f"{path}: no whole Parquet file ({first_line(fault)}); embed the library anew"
         ) from fault
     about = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
     if "model_sha256" not in about:
@@ -231,7 +231,3 @@ def _describe(path: Path) -> tuple[Origin, int]:
         expected_errors=[name for name in expected_errors if name in schema.names],
     )
     return origin, metadata.num_rows
-
-
-def _short(fault: BaseException) -> str:
-    return str(fault).split("\n")[0].rstrip(".")

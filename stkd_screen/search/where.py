@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
-from stkd_screen.errors import SearchError
+from stkd_screen.errors import SearchError, first_line
 from stkd_screen.search.store import Store
 
 WORDS = {
@@ -82,7 +82,7 @@ def _holds(records: pl.LazyFrame, condition: str) -> pl.Series:
     try:
         holds = records.select(pl.sql_expr(condition).alias("holds")).collect()["holds"]
     except PolarsError as error:
-        raise _wrong(condition, str(error).split("\n")[0], columns) from error
+        raise _wrong(condition, first_line(error), columns) from error
     if holds.dtype != pl.Boolean or len(holds) != records.select(pl.len()).collect().item():
         raise _wrong(condition, "it is not true or false for each molecule", columns)
     return holds

@@ -5,16 +5,14 @@ from typing import Any
 
 import numpy as np
 from rdkit import Chem, rdBase
-from rdkit.Chem import rdFingerprintGenerator
 
-from stkd_screen.chem import read_molecule
+from stkd_screen.chem import ECFP4, read_molecule
 from stkd_screen.smiles import AROMATIC_FLAG, Molecules, describe_error
 from stkd_screen.smiles.elements import BondType
 from stkd_screen.teach.graphs import (
     ATOM_FEATURES,
     BOND_TYPES,
     CHARGE_OFFSET,
-    FINGERPRINT_BITS,
     Graphs,
 )
 from stkd_screen.teach.processes import in_processes
@@ -26,7 +24,6 @@ _BOND_TYPE = {
     Chem.BondType.QUADRUPLE: BondType.QUADRUPLE,
     Chem.BondType.AROMATIC: BondType.AROMATIC,
 }
-_ECFP4 = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=FINGERPRINT_BITS)
 # Atom features, bonds, bond features, Kekulé bond types and fingerprint of one molecule; see
 # `molecule_features`.
 Features = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -115,7 +112,7 @@ def molecule_features(smiles: str) -> Features | str:
         return molecule
     molecule = Chem.RemoveHs(molecule, _folding())
     atoms, pairs, bonds = graph_features(molecule)
-    fingerprint = np.array(_ECFP4.GetFingerprint(molecule).GetOnBits(), np.uint16)
+    fingerprint = np.array(ECFP4.GetFingerprint(molecule).GetOnBits(), np.uint16)
     Chem.Kekulize(molecule)
     kekule = [_BOND_TYPE.get(bond.GetBondType(), BondType.OTHER) for bond in molecule.GetBonds()]
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))

@@ -25,7 +25,7 @@ ATOM_FEATURES = {
 CHARGE_OFFSET = 16
 BOND_TYPES = 7  # values of BondType
 BOND_FEATURES = BOND_TYPES * 2 * 2  # type, conjugated, in a ring: one number a bond
-FINGERPRINT_BITS = 2048  # of ECFP4
+FINGERPRINT_BITS = 2048  # of ECFP4 (chem.py)
 
 
 @dataclass(frozen=True)
