@@ -97,6 +97,12 @@ def test_embed_reads_standard_input_and_prints_json(toy, tmp_path):
     assert result.stderr == ""
 
 
+def test_an_output_without_a_name_is_refused(stkd_screen, toy, tmp_path):
+    (tmp_path / "in.smi").write_text("CC ethane\n")
+    refused = stkd_screen("embed", tmp_path / "in.smi", "-o", "", "--model", toy.weights)
+    assert refused.returncode == 1 and "an output without a name" in refused.stderr
+
+
 def test_strict_names_file_line_and_column(stkd_screen, toy, tmp_path):
     (tmp_path / "in.smi").write_text("CCO a\n\nC1CC b\n")
     result = stkd_screen(

@@ -211,8 +211,10 @@ def output_at(path: str | Path) -> OutputFile | OutputFolder:
     """out.parquet is a file; a folder is what ends in a slash, is one already or has no extension.
 
     Raises:
-        OutputError: an extension of something else.
+        OutputError: no name, or an extension of something else.
     """
+    if path == "":  # Path("") is the folder one is in
+        raise OutputError("an output without a name (an empty variable?); name a file or a folder")
     as_path = Path(path)
     if str(path).endswith(("/", os.sep)) or as_path.is_dir():
         return OutputFolder(as_path)
