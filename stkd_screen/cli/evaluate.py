@@ -1,7 +1,7 @@
 """stkd-screen evaluate: measure weights on labelled molecules."""
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,12 @@ from stkd_screen.cli.options import (
     SplitSeed,
     StudentPrecision,
 )
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from stkd_screen.teach.labelled import LabelledMolecules
+    from stkd_screen.teach.teacher import Model
 
 
 def evaluate(
@@ -67,21 +73,10 @@ def evaluate(
 
         stkd-screen evaluate small --writings library.smi
     """
-    from stkd_screen.cli.display import (
-        Terminal,
-        intervals_table,
-        kinds_table,
-        metrics_table,
-        worst_table,
-        writings_table,
-    )
+    from stkd_screen.cli.display import Terminal, writings_table
     from stkd_screen.cli.training import read_for_model
     from stkd_screen.encoder import choose_device
     from stkd_screen.precision import choose_precision
-    from stkd_screen.teach.calibrate import interval_metrics, predictions_with_half_widths
-    from stkd_screen.teach.evaluate import evaluate_model, predictions
-    from stkd_screen.teach.kinds import errors_by_kind, furthest_off
-    from stkd_screen.teach.labelled import SPLITS
     from stkd_screen.teach.teacher import load_model
     from stkd_screen.teach.writings import spread_over_writings
     from stkd_screen.weights import load_weights
@@ -107,29 +102,7 @@ def evaluate(
             split_seed=split_seed,
             graphs=model.needs_graphs,
         )
-        targets, asked = model.targets, split or SPLITS
-        half_widths = None
-        if model.weights is not None and model.weights.errors:
-            predicted, half_widths = predictions_with_half_widths(
-                model.weights, labelled, asked, model.precision
-            )
-        else:
-            predicted = predictions(lambda rows: model.predict(labelled, rows), targets, labelled, asked)
-        measured |= evaluate_model(predicted, targets, labelled, asked)
-        tables.append(metrics_table(measured, targets))
-        splits = [name for name in measured if split or name != "train"]
-        intervals: dict[str, dict] = {}
-        if half_widths is not None:
-            intervals = interval_metrics(predicted, half_widths, targets, labelled, splits)
-        if intervals:
-            measured["intervals"] = intervals
-            tables.append(intervals_table(intervals, targets))
-        if by_kind:
-            measured["kinds"] = errors_by_kind(predicted, targets, labelled, splits, half_widths)
-            tables += [kinds_table(kinds, targets, split) for split, kinds in measured["kinds"].items()]
-        if worst:
-            measured["worst"] = furthest_off(predicted, targets, labelled, splits, worst, half_widths)
-            tables.append(worst_table(measured["worst"], targets))
+        measured, tables = _against_labels(model, labelled, split, by_kind, worst)
     if writings:
         student = load_weights(weights, with_errors=False)
         of_student = choose_precision(precision, chosen, int8=True)
@@ -141,3 +114,37 @@ def evaluate(
     else:
         for table in tables:
             Terminal().print(table, "")
+
+
+def _against_labels(
+    model: "Model", labelled: "LabelledMolecules", split: list[str] | None, by_kind: bool, worst: int
+) -> tuple[dict[str, dict], list["Table"]]:
+    """What a model's predictions are worth beside labels: figures, and the tables that show them."""
+    from stkd_screen.cli.display import intervals_table, kinds_table, metrics_table, worst_table
+    from stkd_screen.teach.calibrate import interval_metrics, predictions_with_half_widths
+    from stkd_screen.teach.evaluate import evaluate_model, predictions
+    from stkd_screen.teach.kinds import errors_by_kind, furthest_off
+    from stkd_screen.teach.labelled import SPLITS
+
+    targets, asked = model.targets, split or SPLITS
+    half_widths = None
+    if model.weights is not None and model.weights.errors:
+        predicted, half_widths = predictions_with_half_widths(model.weights, labelled, asked, model.precision)
+    else:
+        predicted = predictions(lambda rows: model.predict(labelled, rows), targets, labelled, asked)
+    measured = evaluate_model(predicted, targets, labelled, asked)
+    tables = [metrics_table(measured, targets)]
+    splits = [name for name in measured if split or name != "train"]
+    intervals: dict[str, dict] = {}
+    if half_widths is not None:
+        intervals = interval_metrics(predicted, half_widths, targets, labelled, splits)
+    if intervals:
+        measured["intervals"] = intervals
+        tables.append(intervals_table(intervals, targets))
+    if by_kind:
+        measured["kinds"] = errors_by_kind(predicted, targets, labelled, splits, half_widths)
+        tables += [kinds_table(kinds, targets, name) for name, kinds in measured["kinds"].items()]
+    if worst:
+        measured["worst"] = furthest_off(predicted, targets, labelled, splits, worst, half_widths)
+        tables.append(worst_table(measured["worst"], targets))
+    return measured, tables

@@ -206,48 +206,78 @@ def _fitted(
     radius = np.quantile(errors.domain(valid.embedding[labelled]), 0.95)
     errors = replace(errors, radius=np.float32(max(radius, 1e-6)))
     given = valid.measures(errors, level, weights).astype(np.float64)
-
-    # A line for each label: its molecule, and the error in mean errors of the target. Own ones come first.
-    lines = [valid.off(k, k) for k in own]
-    lines = [(rows, off / off.mean()) for rows, off in lines]
-    count = sum(len(rows) for rows, _ in lines)
-    for k in own:
-        mean = valid.off(k, k)[1].mean()
-        for other in same_property(weights.targets, k):
-            rows, off = valid.off(k, other)
-            larger = valid.heavy_atoms[rows] > errors.size
-            if larger.sum() >= FEWEST:
-                lines.append((rows[larger], off[larger] / mean))
-    rows, off = (np.concatenate(part) for part in zip(*lines, strict=True))
-    is_own = np.arange(len(rows)) < count
-    known = (given[np.unique(rows), :N_MEASURES] != 0).sum(0) >= FEWEST_ODD
-    weight = np.where(is_own, 1.0, count / max(len(rows) - count, 1))  # as much as the own ones together
-
-    def fitted(seen: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
-        """Coefficients, and the constant that suits the level's own molecules."""
-        coefficients = _log_linear_scale(given[rows[seen]], off[seen], weight[seen], ridge, known)
-        ours = seen & is_own
-        return coefficients, float(np.log(np.mean(off[ours] * np.exp(-given[rows[ours]] @ coefficients))))
-
-    fold = rng.integers(0, FOLDS, len(valid.truth))[rows]
-    attempts = []
-    for ridge in RIDGES:
-        log_scale = np.empty(len(rows))
-        for one in range(FOLDS):
-            coefficients, constant = fitted(fold != one, ridge)
-            log_scale[fold == one] = given[rows[fold == one]] @ coefficients + constant
-        attempts.append((np.average(off * np.exp(-log_scale) + log_scale, weights=weight), ridge, log_scale))
-    _, ridge, log_scale = min(attempts, key=lambda attempt: attempt[0])
-    coefficients, constant = fitted(np.ones(len(rows), bool), ridge)
+    lines = _lines(own, weights.targets, valid, errors.size)
+    ridge, log_scale = _cross_validated(lines, given, rng.integers(0, FOLDS, len(valid.truth))[lines.rows])
+    coefficients, constant = _fit(lines, given, np.ones(len(lines.rows), bool), ridge)
     start = 0
     for k in own:
-        off_k = valid.off(k, k)[1]
-        scale = np.exp(log_scale[start : start + len(off_k)])
-        start += len(off_k)
-        share = min(1.0, COVERAGE * (1 + 1 / len(off_k)))
-        quantile = np.quantile(off_k / scale, share, method="higher")
+        off = valid.off(k, k)[1]
+        scale = np.exp(log_scale[start : start + len(off)])
+        start += len(off)
+        share = min(1.0, COVERAGE * (1 + 1 / len(off)))
+        quantile = np.quantile(off / scale, share, method="higher")
         errors.factors[columns.index(k)] = quantile * np.exp(constant)
     return replace(errors, coefficients=coefficients.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """What a scale is fitted to: a line for each label, those of the level itself first."""
+
+    rows: np.ndarray  # (L,) its molecule, a row of the valid ones
+    off: np.ndarray  # (L,) how far off the prediction is, in mean errors of the target
+    is_own: np.ndarray  # (L,) bool, of the level itself
+    weight: np.ndarray  # (L,)
+
+
+def _lines(own: list[int], targets: Sequence[Target], valid: _Answers, size: np.floating) -> _Lines:
+    """The labels of the targets `own`, and what larger molecules have of the same property elsewhere."""
+    parts = [valid.off(k, k) for k in own]
+    parts = [(rows, off / off.mean()) for rows, off in parts]
+    count = sum(len(rows) for rows, _ in parts)
+    for k in own:
+        mean = valid.off(k, k)[1].mean()
+        for other in same_property(targets, k):
+            rows, off = valid.off(k, other)
+            larger = valid.heavy_atoms[rows] > size
+            if larger.sum() >= FEWEST:
+                parts.append((rows[larger], off[larger] / mean))
+    rows, off = (np.concatenate(part) for part in zip(*parts, strict=True))
+    is_own = np.arange(len(rows)) < count
+    weight = np.where(is_own, 1.0, count / max(len(rows) - count, 1))  # as much as the own ones together
+    return _Lines(rows, off, is_own, weight)
+
+
+def _cross_validated(lines: _Lines, given: np.ndarray, fold: np.ndarray) -> tuple[float, np.ndarray]:
+    """The ridge under which folds left out are likeliest, and the log of the scale without them, (L,)."""
+    attempts = []
+    for ridge in RIDGES:
+        log_scale = np.empty(len(lines.rows))
+        for one in range(FOLDS):
+            coefficients, constant = _fit(lines, given, fold != one, ridge)
+            log_scale[fold == one] = given[lines.rows[fold == one]] @ coefficients + constant
+        unlikely = np.average(lines.off * np.exp(-log_scale) + log_scale, weights=lines.weight)
+        attempts.append((unlikely, ridge, log_scale))
+    _, ridge, log_scale = min(attempts, key=lambda attempt: attempt[0])
+    return ridge, log_scale
+
+
+def _fit(lines: _Lines, given: np.ndarray, seen: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
+    """Coefficients of the logarithm of the scale, and the constant that suits the level's own molecules.
+
+    Args:
+        lines: L labels.
+        given: (M, 6 + E) measures of the valid molecules.
+        seen: (L,) bool, the labels to fit to.
+        ridge: see `_log_linear_scale`.
+    """
+    known = (given[np.unique(lines.rows), :N_MEASURES] != 0).sum(0) >= FEWEST_ODD
+    coefficients = _log_linear_scale(
+        given[lines.rows[seen]], lines.off[seen], lines.weight[seen], ridge, known
+    )
+    ours = seen & lines.is_own
+    mean = np.mean(lines.off[ours] * np.exp(-given[lines.rows[ours]] @ coefficients))
+    return coefficients, float(np.log(mean))
 
 
 def _log_linear_scale(
