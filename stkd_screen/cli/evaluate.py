@@ -88,7 +88,7 @@ def evaluate(
     notes = Terminal(stderr=True)
     chosen = choose_device(device)
     measured: dict[str, dict] = {}
-    tables = []
+    tables: list[Table] = []
     if data:
         model = load_model(weights, chosen, precision)
         labelled = read_for_model(
@@ -132,7 +132,7 @@ def _against_labels(
         predicted, half_widths = predictions_with_half_widths(model.weights, labelled, asked, model.precision)
     else:
         predicted = predictions(lambda rows: model.predict(labelled, rows), targets, labelled, asked)
-    measured = evaluate_model(predicted, targets, labelled, asked)
+    measured: dict[str, dict] = {**evaluate_model(predicted, targets, labelled, asked)}
     tables = [metrics_table(measured, targets)]
     splits = [name for name in measured if split or name != "train"]
     intervals: dict[str, dict] = {}

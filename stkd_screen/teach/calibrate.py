@@ -230,7 +230,9 @@ class _Lines:
     weight: np.ndarray  # (L,)
 
 
-def _lines(own: list[int], targets: Sequence[Target], valid: _Answers, size: np.floating) -> _Lines:
+def _lines(
+    own: list[int], targets: Sequence[Target], valid: _Answers, size: np.ndarray | np.floating
+) -> _Lines:
     """The labels of the targets `own`, and what larger molecules have of the same property elsewhere."""
     parts = [valid.off(k, k) for k in own]
     parts = [(rows, off / off.mean()) for rows, off in parts]
