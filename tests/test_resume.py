@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -416,10 +417,30 @@ def test_an_output_with_a_damaged_manifest_can_be_replaced(encoder, library, tmp
     else:
         manifest = path if output == "out/" else tmp_path / "out.parquet.partial"
         (manifest / MANIFEST).write_text("{")
-    with pytest.raises(OutputError, match=r"its manifest is damaged .*--overwrite to begin anew"):
+    with pytest.raises(OutputError, match=r"its manifest is damaged .*copy the output anew, give another"):
         run(encoder, library, str(path))
     assert run(encoder, library, str(path), overwrite=True).complete
     assert rows(path).num_rows == 100
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"options": []}, {"columns": None}, {"complete": "yes"}, {"parts": []}, {"rows": "x"}, {"rows": -3},
+        {"bytes": None}, {"bad": [1]}, {"warnings": None}, {"file": "../a.parquet"}, {"file": 5},
+    ],
+)  # fmt: skip
+def test_a_manifest_of_other_kinds_of_values_is_damaged(encoder, library, tmp_path, change):
+    run(encoder, library, str(tmp_path / "out/"))
+    path = tmp_path / "out" / MANIFEST
+    content = json.loads(path.read_text())
+    (content if change.keys() <= content.keys() else content["parts"][1]).update(change)
+    path.write_text(json.dumps(content))
+    with pytest.raises(OutputError, match="its manifest is damaged"):
+        run(encoder, library, str(tmp_path / "out/"))
+    with pytest.raises(OutputError, match="its manifest is damaged"):
+        verify(tmp_path / "out")
+    assert run(encoder, library, str(tmp_path / "out/"), overwrite=True).complete
 
 
 def test_a_run_that_tidies_up_holds_its_lock(encoder, library, tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -88,8 +87,10 @@ def embed(
     from stkd_screen.encoder import load
     from stkd_screen.errors import InputError
     from stkd_screen.output import OutputOptions
+    from stkd_screen.parts.outputs import output_at
     from stkd_screen.records import RecordReader
 
+    place = output_at(output).path
     console = Terminal(stderr=True)
     with console.status("Loading; the first run after an installation compiles the SMILES parser (40 s)"):
         encoder = load(model, device, batch_tokens=batch_tokens, precision=precision)
@@ -104,7 +105,7 @@ def embed(
     ).checked(encoder.weights)
     window = min(encoder.window, limit or encoder.window, rows_per_part or encoder.window)
     reader = RecordReader(
-        inputs, smiles_column=smiles_column, id_column=id_column, batch_size=window, exclude=Path(output)
+        inputs, smiles_column=smiles_column, id_column=id_column, batch_size=window, exclude=place
     )
     stopping = "finishing the part in hand, a few seconds; Ctrl-C again stops at once and loses it"
     with interrupts_ask(stopping) as stop, EmbedDisplay(console, reader) as display:

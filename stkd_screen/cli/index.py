@@ -69,7 +69,7 @@ def _build(
 
     started = time.perf_counter()
     library = Library(outputs)
-    folder = find_index(name) if add else index_folder(name or Path(outputs[0]).stem)
+    folder = find_index(name) if add else index_folder(Path(outputs[0]).stem if name is None else name)
     options = BuildOptions(kind, int(memory * 1e9), add, overwrite)
     with console.status("starting") as status:
 

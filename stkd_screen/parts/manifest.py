@@ -120,11 +120,29 @@ class Manifest:
                 )
             content["inputs"] = [InputFile(**file) for file in content["inputs"]]
             content["parts"] = [Part(**part) for part in content["parts"]]
-            return Manifest(**content)
-        except (ValueError, KeyError, TypeError) as error:
+            manifest = Manifest(**content)
+            _check(manifest)
+            return manifest
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OutputError(
                 f"{source}: its manifest is damaged ({error!r}); copy the output anew"
             ) from error
+
+
+def _check(manifest: Manifest) -> None:
+    """Raises ValueError where a value is of another kind than a run writes."""
+    kinds = {"options": dict, "columns": dict, "complete": bool}
+    odd = [name for name, kind in kinds.items() if not isinstance(getattr(manifest, name), kind)]
+    for part in manifest.parts:
+        counts = [part.rows, part.bytes, part.warned, *part.bad.values(), *part.warnings.values()]
+        if not all(isinstance(count, int) and count >= 0 for count in counts):
+            odd.append("parts")
+        if part.file is not None and part.file != Path(part.file).name:
+            odd.append("the file of a part")
+    if manifest.complete and not manifest.parts:
+        odd.append("complete, without parts")
+    if odd:
+        raise ValueError(f"odd: {', '.join(dict.fromkeys(odd))}")
 
 
 def differences(old: Manifest, new: Manifest) -> list[str]:

@@ -27,8 +27,8 @@ def begin(
         OutputError: what is there was made from another input, by another model or with other options, is
             no output of this program, cannot be read, or has lost parts.
     """
-    finished = _readable(output.finished, overwrite)
-    unfinished = None if restart else _readable(output.unfinished, overwrite)
+    finished = _readable(output.finished, overwrite, "--overwrite")
+    unfinished = None if restart else _readable(output.unfinished, overwrite, "--restart")
     if finished and unfinished and _is_same(finished, unfinished):
         output.discard()  # killed after its last step, before it could tidy up
         unfinished, overwrite = None, False
@@ -56,14 +56,14 @@ def begin(
     return manifest
 
 
-def _readable(manifest: Callable[[], Manifest | None], thrown_away: bool) -> Manifest | None:
-    """A manifest; none where it cannot be read and is thrown away anyhow."""
+def _readable(manifest: Callable[[], Manifest | None], thrown_away: bool, option: str) -> Manifest | None:
+    """A manifest; none where it cannot be read and is thrown away anyhow, as `option` does."""
     try:
         return manifest()
     except OutputError as fault:
         if thrown_away:
             return None
-        raise OutputError(f"{fault}; or give another -o, or --overwrite to begin anew") from fault.__cause__
+        raise OutputError(f"{fault}, give another -o, or {option} to begin anew") from fault.__cause__
 
 
 def _is_same(finished: Manifest, unfinished: Manifest) -> bool:

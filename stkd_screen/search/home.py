@@ -76,8 +76,8 @@ def set_default_index(folder: Path) -> None:
             partial.write_text(f"{folder.resolve()}\n", encoding="utf-8")
     except OSError as error:
         warnings.warn(
-            f"the index is built, but cannot be made the default ({error}); search it with --index {folder}, "
-            f"or name a folder that can be written by {HOME_VARIABLE}",
+            f"the index is built, but cannot be made the default ({error}); search it with "
+            f"--index {folder.resolve()}, or name a folder that can be written by {HOME_VARIABLE}",
             StkdWarning,
             stacklevel=2,
         )
@@ -131,7 +131,8 @@ def building(folder: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise OutputError(
-            f"index {folder} cannot be written: {error}; free space or choose another --name"
+            f"index {folder} cannot be written: {error}; free space, give --name a path, or choose "
+            f"another data folder by {HOME_VARIABLE}"
         ) from error
 
 
