@@ -3,9 +3,10 @@ were calibrated, errors.safetensors. Nothing is unpickled.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ FORMAT = 1
 DEFAULT_MODEL = "small"
 # Prefixes of the tensors that are no parameters: atom types labelled at a level, and the fingerprint basis.
 ATOM_TYPES, FINGERPRINTS = "atom_types.", "fingerprint_basis."
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -156,18 +159,11 @@ def load_weights(model: str | Path = DEFAULT_MODEL, *, with_errors: bool = True)
     atom_types = pop_atom_types(tensors)
     taken = {field.name: tensors.pop(FINGERPRINTS + field.name, None) for field in fields(FingerprintBasis)}
     basis = {name: tensor.clone() for name, tensor in taken.items() if tensor is not None}
-    try:
-        with torch.device("meta"):  # takes no memory before the tensors are known to fit
-            student = Student(StudentConfig(**config["student"]))
-        targets = [Target(**target) for target in config["targets"]]
-    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        raise WeightsError(f"{folder / 'config.json'} describes no student: {error}; copy it anew") from error
-    own = {
-        name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()
-    }  # not maps of the file
-    fill(student, own, folder, assign=True)
+    student, targets = built(
+        lambda: Student(StudentConfig(**config["student"])), "student", config, tensors, folder
+    )
     return Weights(
-        student=student.eval(),
+        student=student,
         targets=targets,
         atom_types=atom_types,
         max_heavy_atoms=config["max_heavy_atoms"],
@@ -267,15 +263,31 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def fill(model: nn.Module, tensors: dict[str, Tensor], folder: Path, *, assign: bool = False) -> None:
-    """Load tensors into a model; `assign`: make them its parameters instead of copying them.
+def built(
+    make: Callable[[], M], kind: str, config: dict[str, Any], tensors: dict[str, Tensor], folder: Path
+) -> tuple[M, list[Target]]:
+    """A model of a folder, in float32 and in evaluation mode, and its targets.
+
+    Args:
+        make: the model by its configuration, with any values.
+        kind: student or teacher.
+        config, tensors, folder: as `read_model_folder` gives and takes them.
 
     Raises:
-        WeightsError: they do not fit it.
+        WeightsError: there is no model of that configuration, or the tensors do not fit it.
     """
     try:
-        model.load_state_dict(tensors, assign=assign)
+        with torch.device("meta"):  # takes no memory before the tensors are known to fit
+            model = make()
+        targets = [Target(**target) for target in config["targets"]]
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise WeightsError(f"{folder / 'config.json'} describes no {kind}: {error}; copy it anew") from error
+    # Not maps of the file.
+    own = {name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()}
+    try:
+        model.load_state_dict(own, assign=True)
     except RuntimeError as error:
         raise WeightsError(
             f"{folder / 'model.safetensors'} does not fit {folder / 'config.json'}: {error}"
         ) from error
+    return model.eval(), targets

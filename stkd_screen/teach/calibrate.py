@@ -206,9 +206,9 @@ def _fitted(
     radius = np.quantile(errors.domain(valid.embedding[labelled]), 0.95)
     errors = replace(errors, radius=np.float32(max(radius, 1e-6)))
     given = valid.measures(errors, level, weights).astype(np.float64)
-    lines = _lines(own, weights.targets, valid, errors.size)
-    ridge, log_scale = _cross_validated(lines, given, rng.integers(0, FOLDS, len(valid.truth))[lines.rows])
-    coefficients, constant = _fit(lines, given, np.ones(len(lines.rows), bool), ridge)
+    lines = _lines(own, weights.targets, valid, errors.size, given)
+    ridge, log_scale = _cross_validated(lines, rng.integers(0, FOLDS, len(valid.truth))[lines.rows])
+    coefficients, constant = _fit(lines, np.ones(len(lines.rows), bool), ridge)
     start = 0
     for k in own:
         off = valid.off(k, k)[1]
@@ -225,13 +225,19 @@ class _Lines:
     """What a scale is fitted to: a line for each label, those of the level itself first."""
 
     rows: np.ndarray  # (L,) its molecule, a row of the valid ones
+    given: np.ndarray  # (L, 6 + E) measures of that
+    known: np.ndarray  # (6,) bool, measures that enough molecules have
     off: np.ndarray  # (L,) how far off the prediction is, in mean errors of the target
     is_own: np.ndarray  # (L,) bool, of the level itself
     weight: np.ndarray  # (L,)
 
 
 def _lines(
-    own: list[int], targets: Sequence[Target], valid: _Answers, size: np.ndarray | np.floating
+    own: list[int],
+    targets: Sequence[Target],
+    valid: _Answers,
+    size: np.ndarray | np.floating,
+    given: np.ndarray,
 ) -> _Lines:
     """The labels of the targets `own`, and what larger molecules have of the same property elsewhere."""
     parts = [valid.off(k, k) for k in own]
@@ -247,38 +253,37 @@ def _lines(
     rows, off = (np.concatenate(part) for part in zip(*parts, strict=True))
     is_own = np.arange(len(rows)) < count
     weight = np.where(is_own, 1.0, count / max(len(rows) - count, 1))  # as much as the own ones together
-    return _Lines(rows, off, is_own, weight)
+    known = (given[np.unique(rows), :N_MEASURES] != 0).sum(0) >= FEWEST_ODD
+    return _Lines(rows, given[rows], known, off, is_own, weight)
 
 
-def _cross_validated(lines: _Lines, given: np.ndarray, fold: np.ndarray) -> tuple[float, np.ndarray]:
+def _cross_validated(lines: _Lines, fold: np.ndarray) -> tuple[float, np.ndarray]:
     """The ridge under which folds left out are likeliest, and the log of the scale without them, (L,)."""
     attempts = []
     for ridge in RIDGES:
         log_scale = np.empty(len(lines.rows))
         for one in range(FOLDS):
-            coefficients, constant = _fit(lines, given, fold != one, ridge)
-            log_scale[fold == one] = given[lines.rows[fold == one]] @ coefficients + constant
+            coefficients, constant = _fit(lines, fold != one, ridge)
+            log_scale[fold == one] = lines.given[fold == one] @ coefficients + constant
         unlikely = np.average(lines.off * np.exp(-log_scale) + log_scale, weights=lines.weight)
         attempts.append((unlikely, ridge, log_scale))
     _, ridge, log_scale = min(attempts, key=lambda attempt: attempt[0])
     return ridge, log_scale
 
 
-def _fit(lines: _Lines, given: np.ndarray, seen: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
+def _fit(lines: _Lines, seen: np.ndarray, ridge: float) -> tuple[np.ndarray, float]:
     """Coefficients of the logarithm of the scale, and the constant that suits the level's own molecules.
 
     Args:
         lines: L labels.
-        given: (M, 6 + E) measures of the valid molecules.
         seen: (L,) bool, the labels to fit to.
         ridge: see `_log_linear_scale`.
     """
-    known = (given[np.unique(lines.rows), :N_MEASURES] != 0).sum(0) >= FEWEST_ODD
     coefficients = _log_linear_scale(
-        given[lines.rows[seen]], lines.off[seen], lines.weight[seen], ridge, known
+        lines.given[seen], lines.off[seen], lines.weight[seen], ridge, lines.known
     )
     ours = seen & lines.is_own
-    mean = np.mean(lines.off[ours] * np.exp(-given[lines.rows[ours]] @ coefficients))
+    mean = np.mean(lines.off[ours] * np.exp(-lines.given[ours] @ coefficients))
     return coefficients, float(np.log(mean))
 
 

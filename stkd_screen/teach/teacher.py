@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from stkd_screen.batching import equal_length_batches
-from stkd_screen.errors import WeightsError
 from stkd_screen.precision import autocast, choose_precision
 from stkd_screen.smiles import Molecules
 from stkd_screen.targets import Target
@@ -24,7 +23,7 @@ from stkd_screen.teach.targets import TargetColumn
 from stkd_screen.weights import (
     ATOM_TYPES,
     Weights,
-    fill,
+    built,
     find_weights,
     load_weights,
     model_kind,
@@ -84,15 +83,11 @@ def load_teacher(folder: str | Path) -> Teacher:
     keys = {"graphormer", "targets", "max_heavy_atoms", "metrics", "training"}
     config, tensors = read_model_folder(folder, "teacher", {"format": FORMAT}, keys)
     coverage = Coverage(pop_atom_types(tensors), config["max_heavy_atoms"])
-    try:
-        with torch.device("meta"):  # takes no memory before the tensors are known to fit
-            model = Graphormer(GraphormerConfig(**config["graphormer"]))
-        targets = [Target(**target) for target in config["targets"]]
-    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        raise WeightsError(f"{folder / 'config.json'} describes no teacher: {error}; copy it anew") from error
-    fill(model, {name: tensor.clone() for name, tensor in tensors.items()}, folder, assign=True)
+    model, targets = built(
+        lambda: Graphormer(GraphormerConfig(**config["graphormer"])), "teacher", config, tensors, folder
+    )
     return Teacher(
-        model=model.eval(),
+        model=model,
         targets=targets,
         coverage=coverage,
         training=config["training"],
