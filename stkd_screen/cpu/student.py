@@ -4,28 +4,26 @@ It gives what `Student.forward` gives in evaluation mode, up to rounding. With l
 operators spend half of the time outside of the products: on attention over some 25 tokens, on copies from
 layout to layout, and on memory taken anew for each batch. Here each thread keeps its work space.
 
-Shapes: B molecules, T tokens each, N = B * T, M >= N rows of a product, D width, H heads, K = D / H key
-width, E embedding width.
+Shapes: B molecules, T tokens each, N = B * T, D width, H heads, K = D / H key width, E embedding width.
 """
 
 import math
-from typing import cast
+from itertools import pairwise
+from typing import NamedTuple, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stkd_screen.cpu.attention import QUERIES, attend
-from stkd_screen.cpu.kernels import add_and_norm, gelu, norm, sum_of_entries
+from stkd_screen.cpu.kernels import BLOCK, add_and_norm, add_entries, attend_virtual, gelu, norm, sum_of_gelu
 from stkd_screen.cpu.products import Product
-from stkd_screen.cpu.space import Space
-from stkd_screen.cpu.vectors import LANES
+from stkd_screen.cpu.space import Matrix, Space
+from stkd_screen.cpu.vectors import EIGHT, LANES
 from stkd_screen.smiles.tokens import ENVIRONMENT_ENTRIES, NOTHING
 from stkd_screen.student import FingerprintHead, Layer, Student
 
-# oneDNN, which multiplies bfloat16 and int8, compiles a kernel for each shape and keeps a thousand of them:
-# 400 MB. With rows in such multiples there are few shapes.
-ROWS_OF_A_PRODUCT = {torch.float32: 1, torch.bfloat16: 64, torch.int8: 64}
 LOG2_E = math.log2(math.e)
 
 
@@ -35,23 +33,24 @@ class CpuStudent:
     The student must not change afterwards: of some of its parameters this holds copies.
 
     Args:
-        dtype: of the matrix products over all tokens: float32, bfloat16 or int8. What they read and give is
-            bfloat16 if they are, else float32, as is everything else.
+        dtype: of the matrix products over all tokens: float32, bfloat16 or int8. Everything else is float32.
     """
 
     def __init__(self, student: Student, dtype: torch.dtype = torch.float32) -> None:
-        self.student = student
-        self._rows = ROWS_OF_A_PRODUCT[dtype]
-        self._activations = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
+        self.student, self.dtype = student, dtype
+        self._table = student.table.detach().numpy()
         pair_bias = (
             torch.zeros(student.config.heads, 0)
             if student.pair_bias is None
-            else student.pair_bias.detach().T
+            else student.pair_bias.detach().T.contiguous()
         )
         layers = [cast(Layer, layer) for layer in student.layers]
-        self._layers = [_AllTokens(layer, pair_bias, dtype) for layer in layers[:-1]]
-        self._last = _LastLayer(layers[-1], pair_bias)
-        self._norms = [layer.attention_norm for layer in layers]  # each layer prepares the next one's input
+        self._first_norm = _Norm.of(layers[0].attention_norm)
+        self._layers = [
+            _AllTokens(layer, pair_bias, _Norm.of(next_layer.attention_norm), dtype)
+            for layer, next_layer in pairwise(layers)
+        ]
+        self._last = _LastLayer(layers[-1], pair_bias, _Norm.of(student.norm), dtype)
         self._head = student.fingerprint and _Head(student.fingerprint, dtype)
         self._spaces: list[Space] = []  # those that no thread is using
 
@@ -69,41 +68,84 @@ class CpuStudent:
 
     def _forward(self, tokens: Tensor, n_atoms: Tensor, pairs: Tensor, space: Space) -> tuple[Tensor, Tensor]:
         B, T, _ = tokens.shape
-        n_atoms = n_atoms.view(B)
-        pairs = pairs.view(B, T, T) if self.student.config.surroundings else pairs[:0]
         N, D = B * T, self.student.config.width
-        M = math.ceil(N / self._rows) * self._rows  # rows that products are computed of; the rest is noise
-        x, normed = space("x", N, D), space("normed", M, D, dtype=self._activations)
-        self._sum_of_entries(self.student.first_entries(tokens), x)
-        norm(x, *_gain_and_shift(self._norms[0]), normed[:N])
-        for layer, next_norm in zip(self._layers, self._norms[1:], strict=True):
-            layer(x, normed, n_atoms, pairs, next_norm, space)
-        summary = self.student.norm(self._last(x, normed[:N].float(), pairs, T))
-        return self._embed(summary, x, normed, tokens, space), self.student.readout(summary)
+        atoms = n_atoms.view(B).numpy()
+        codes = (pairs.view(B, T, T) if self.student.config.surroundings else pairs[:0]).numpy()
+        entries = tokens.reshape(N, -1).numpy()
+        x = space.array("x", N, D)
+        x.fill(0)
+        normed = space.matrix("normed", N, D, self.dtype)
+        last_normed = space.matrix("last normed", N, D, torch.float32)
+        for first, last in self._first_entries(entries):
+            add_entries(entries, first, last, NOTHING, self._table, x)
+        into = [*[normed] * len(self._layers), last_normed]
+        norm(x, *self._first_norm, _rows(space, into[0]), into[0].array, into[0].steps)
+        for layer, out in zip(self._layers, into[1:], strict=True):
+            layer(x, normed, atoms, codes, out, space)
+        summary = self._last(x, last_normed.tensor.view(B, T, D), codes, space)
+        return self._embed(summary, x, normed, entries, space), self.student.readout(summary)
 
-    def _sum_of_entries(self, entries: Tensor, x: Tensor) -> None:
-        """x (B * T, D) becomes the sum of the rows of the table that `entries` (B, T, entries) name."""
-        sum_of_entries(entries.reshape(len(x), -1), NOTHING, self.student.table.detach(), x)
+    def _first_entries(self, entries: np.ndarray) -> list[tuple[int, int]]:
+        """First and last of those that the first layer sees, as `Student.first_entries`."""
+        if not self.student.config.late_environments:
+            return [(0, entries.shape[1])]
+        return [(0, ENVIRONMENT_ENTRIES.start), (ENVIRONMENT_ENTRIES.stop, entries.shape[1])]
 
-    def _embed(self, summary: Tensor, x: Tensor, normed: Tensor, tokens: Tensor, space: Space) -> Tensor:
+    def _embed(
+        self, summary: Tensor, x: np.ndarray, normed: Matrix, entries: np.ndarray, space: Space
+    ) -> Tensor:
         """As `Student.embed`; overwrites x and `normed`."""
         if self._head is None:
             return summary
         if self.student.config.late_environments:
-            environments = space("environments", *x.shape)
-            self._sum_of_entries(tokens[..., ENVIRONMENT_ENTRIES], environments)
-            x += environments
-        return self._head(x, normed, tokens.shape[1], space)
+            add_entries(entries, ENVIRONMENT_ENTRIES.start, ENVIRONMENT_ENTRIES.stop, NOTHING, self._table, x)
+        return self._head(x, normed, len(summary), space)
+
+
+class _Norm(NamedTuple):
+    """The parameters of a layer norm, (D,) each."""
+
+    gain: np.ndarray
+    shift: np.ndarray
+
+    @classmethod
+    def of(cls, norm: nn.LayerNorm) -> "_Norm":
+        return cls(norm.weight.detach().numpy(), norm.bias.detach().numpy())
+
+
+class _Linear:
+    """A product with a bias, which the loop after it adds."""
+
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
+        self.product = Product(linear.weight.detach().T.contiguous(), dtype)
+        self.bias = linear.bias.detach().numpy()
+
+
+class _FeedForward:
+    """The second half of a layer, up to the norm that follows."""
+
+    def __init__(self, layer: Layer, next_norm: _Norm, dtype: torch.dtype) -> None:
+        up, _, down = layer.feed_forward
+        self.up, self.down = _Linear(cast(nn.Linear, up), dtype), _Linear(cast(nn.Linear, down), dtype)
+        self.next_norm = next_norm
+
+    def __call__(self, x: np.ndarray, normed: Matrix, out: Matrix, space: Space) -> None:
+        """Changes x (N, D), whose norm is `normed`, and makes `out` the next norm of it."""
+        wide = self.up.product(normed, space, "wide")
+        hidden = space.matrix("hidden", len(x), self.up.product.outputs, self.up.product.dtype)
+        gelu(*wide, self.up.bias, _rows(space, hidden), hidden.array, hidden.steps)
+        branch = self.down.product(hidden, space, "branch")
+        add_and_norm(*branch, self.down.bias, x, *self.next_norm, _rows(space, out), out.array, out.steps)
 
 
 class _AllTokens:
     """Any layer but the last."""
 
-    def __init__(self, layer: Layer, pair_bias: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, layer: Layer, pair_bias: Tensor, next_norm: _Norm, dtype: torch.dtype) -> None:
         """Args: pair_bias is (H, PAIRS)."""
         attention = layer.attention
-        self.pair_bias = _in_groups(pair_bias * LOG2_E).flatten(0, 1).contiguous()
-        self.groups = math.ceil(attention.heads / LANES)
+        self.pair_bias = _in_groups(pair_bias * LOG2_E).flatten(0, 1).contiguous().numpy()
+        self.groups = math.ceil(attention.heads / EIGHT)
         D = attention.project.in_features
         # (H, K, D) each; the scores are to come out scaled, as exponents of 2.
         weight = attention.project.weight.detach()
@@ -116,41 +158,50 @@ class _AllTokens:
         self.project = Product(project.flatten(0, 2).T.contiguous(), dtype)
         out = attention.out.weight.detach().T.view(attention.heads, attention.key_width, D)
         self.out = Product(_in_groups(out).flatten(0, 2).contiguous(), dtype)
-        self.no_bias = torch.zeros(D)
-        self.feed_forward_norm = layer.feed_forward_norm
-        up, down = cast(nn.Linear, layer.feed_forward[0]), cast(nn.Linear, layer.feed_forward[2])
-        self.up, self.up_bias = _product(up, dtype), up.bias.detach()
-        self.down, self.down_bias = _product(down, dtype), down.bias.detach()
+        self.no_bias = np.zeros(D, np.float32)
+        self.feed_forward_norm = _Norm.of(layer.feed_forward_norm)
+        self.feed_forward = _FeedForward(layer, next_norm, dtype)
 
     def __call__(
         self,
-        x: Tensor,
-        normed: Tensor,
-        n_atoms: Tensor,
-        pairs: Tensor,
-        next_norm: nn.LayerNorm,
+        x: np.ndarray,
+        normed: Matrix,
+        atoms: np.ndarray,
+        codes: np.ndarray,
+        out: Matrix,
         space: Space,
     ) -> None:
-        """Change x (N, D) as the layer does, and `normed` from its own norm of x to the next layer's.
+        """Changes x (N, D) and its norm `normed`; the norm of the next layer becomes `out`.
 
-        `normed` has M >= N rows.
+        Args:
+            atoms: (B,) numbers of atoms.
+            codes: (B, T, T) of pairs; (0, ...) where there are none.
         """
-        N = len(x)
-        mixed = self.attend(N, normed, n_atoms, pairs, space)
-        branch = self.out(mixed, N, space, "branch")
-        add_and_norm(branch[:N], self.no_bias, *_gain_and_shift(self.feed_forward_norm), x, normed[:N])
-        hidden = self.up(normed, N, space, "wide")
-        gelu(self.up_bias, hidden[:N])
-        branch = self.down(hidden, N, space, "branch")
-        add_and_norm(branch[:N], self.down_bias, *_gain_and_shift(next_norm), x, normed[:N])
+        branch = self.out(self.attend(normed, atoms, codes, space), space, "branch")
+        add_and_norm(
+            *branch,
+            self.no_bias,
+            x,
+            *self.feed_forward_norm,
+            _rows(space, normed),
+            normed.array,
+            normed.steps,
+        )
+        self.feed_forward(x, normed, out, space)
 
-    def attend(self, N: int, normed: Tensor, n_atoms: Tensor, pairs: Tensor, space: Space) -> Tensor:
-        """Attention as in student.Attention, up to what its `out` takes: (M, groups of K)."""
-        M, T = len(normed), N // len(n_atoms)
-        projected = self.project(normed, N, space, "wide")
-        scores = space("scores", T * QUERIES, LANES)
-        mixed = space("mixed", M, self.out.inputs, dtype=normed.dtype)
-        attend(n_atoms, pairs, self.pair_bias, self.groups, projected[:N], scores, mixed[:N])
+    def attend(self, normed: Matrix, atoms: np.ndarray, codes: np.ndarray, space: Space) -> Matrix:
+        """Attention as in student.Attention, up to what its `out` takes."""
+        N, K = len(normed.array), self.out.inputs
+        T = N // len(atoms)
+        projected = self.project(normed, space, "wide")
+        tokens = space.array("tokens", T, self.project.outputs)
+        scores = space.array("scores", T * QUERIES, LANES)
+        of_molecule = space.array("mixed of a molecule", T, K)
+        mixed = space.matrix("mixed", N, K, self.out.dtype)
+        attend(
+            atoms, codes, self.pair_bias, self.groups, *projected,
+            tokens, scores, of_molecule, mixed.array, mixed.steps,
+        )  # fmt: skip
         return mixed
 
 
@@ -160,57 +211,57 @@ class _LastLayer:
     No keys and values are computed: its few queries are taken to the width of the tokens instead.
     """
 
-    def __init__(self, layer: Layer, pair_bias: Tensor) -> None:
+    def __init__(self, layer: Layer, pair_bias: Tensor, next_norm: _Norm, dtype: torch.dtype) -> None:
         """Args: pair_bias is (H, PAIRS)."""
-        self.layer, self.pair_bias = layer, pair_bias
+        self.pair_bias = pair_bias.numpy()
         attention = layer.attention
+        self.out = attention.out
         weight = attention.project.weight.detach()[: 3 * attention.project.in_features]
         heads = weight.view(3, attention.heads, attention.key_width, -1)
         query, self.key, self.value = heads  # (H, K, D) each
         self.query = query.flatten(0, 1) / math.sqrt(attention.key_width)
+        self.feed_forward_norm = _Norm.of(layer.feed_forward_norm)
+        self.feed_forward = _FeedForward(layer, next_norm, dtype)
 
-    def __call__(self, x: Tensor, normed: Tensor, pairs: Tensor, T: int) -> Tensor:
-        """(B, D), [V] as it leaves the layer."""
+    def __call__(self, x: np.ndarray, tokens: Tensor, codes: np.ndarray, space: Space) -> Tensor:
+        """(B, D), the norm of [V] as it leaves the layer; `tokens` (B, T, D) are the norm of x."""
         H, K, D = self.key.shape
-        tokens = normed.view(-1, T, D)
-        query = F.linear(tokens[:, 0], self.query).view(-1, H, K).transpose(0, 1)  # (H, B, K)
-        query = (query @ self.key).transpose(0, 1)  # (B, H, D)
-        scores = query @ tokens.transpose(1, 2)  # (B, H, T)
-        if len(pairs):
-            scores += self.pair_bias[:, pairs[0, 0].int()]  # [V] has the same pairs in all of a batch
-        shares = scores.softmax(-1)
-        mixed = (shares @ tokens).transpose(0, 1) @ self.value.transpose(1, 2)  # (H, B, K)
-        virtual = x.view(-1, T, D)[:, 0] + self.layer.attention.out(mixed.transpose(0, 1).flatten(1))
-        return virtual + self.layer.feed_forward(self.layer.feed_forward_norm(virtual))
+        B, T, _ = tokens.shape
+        query = F.linear(tokens[:, 0], self.query).view(B, H, K).transpose(0, 1) @ self.key  # (H, B, D)
+        scores, seen = space.array("scores of [V]", T), space.array("seen by [V]", H, B, D)
+        of_virtual = codes[0, 0] if len(codes) else np.empty(0, np.uint8)  # [V] has the same in all molecules
+        attend_virtual(query.numpy(), tokens.numpy(), self.pair_bias, of_virtual, scores, seen)
+        mixed = torch.from_numpy(seen) @ self.value.transpose(1, 2)  # (H, B, K)
+        virtual = (
+            torch.from_numpy(x).view(B, T, D)[:, 0] + self.out(mixed.transpose(0, 1).flatten(1))
+        ).numpy()
+        normed = space.matrix("normed [V]", B, D, self.feed_forward.up.product.dtype)
+        norm(virtual, *self.feed_forward_norm, _rows(space, normed), normed.array, normed.steps)
+        state = torch.empty(B, D)
+        self.feed_forward(virtual, normed, Matrix(state.numpy(), normed.steps[:0], state), space)
+        return state
 
 
 class _Head:
     """FingerprintHead."""
 
     def __init__(self, head: FingerprintHead, dtype: torch.dtype) -> None:
-        self.norm = head.norm
-        self.token, self.token_bias = _product(head.token, dtype), head.token.bias.detach()
-        self.molecule = head.molecule
+        self.norm, self.token, self.molecule = _Norm.of(head.norm), _Linear(head.token, dtype), head.molecule
 
-    def __call__(self, x: Tensor, normed: Tensor, T: int, space: Space) -> Tensor:
-        """(B, E); `normed`, with M >= N rows, becomes the head's own norm of x."""
-        N = len(x)
-        norm(x, *_gain_and_shift(self.norm), normed[:N])
-        hidden = self.token(normed, N, space, "wide")[:N]
-        gelu(self.token_bias, hidden)
-        return self.molecule(hidden.view(N // T, T, -1).sum(1, dtype=torch.float32) / 16)
+    def __call__(self, x: np.ndarray, normed: Matrix, B: int, space: Space) -> Tensor:
+        """(B, E); `normed` becomes the head's own norm of x."""
+        norm(x, *self.norm, _rows(space, normed), normed.array, normed.steps)
+        sums = torch.empty(B, self.token.product.outputs)
+        sum_of_gelu(*self.token.product(normed, space, "wide"), self.token.bias, len(x) // B, sums.numpy())
+        return self.molecule(sums / 16)
+
+
+def _rows(space: Space, matrix: Matrix) -> np.ndarray:
+    return space.array("rows", BLOCK, matrix.array.shape[1])
 
 
 def _in_groups(heads: Tensor) -> Tensor:
-    """(H, W, ...) as (groups, W, LANES, ...), with zeros for the heads that the last group lacks."""
-    groups = math.ceil(len(heads) / LANES)
-    lacking = heads.new_zeros(groups * LANES - len(heads), *heads.shape[1:])
-    return torch.cat([heads, lacking]).view(groups, LANES, *heads.shape[1:]).transpose(1, 2)
-
-
-def _product(linear: nn.Linear, dtype: torch.dtype) -> Product:
-    return Product(linear.weight.detach().T.contiguous(), dtype)
-
-
-def _gain_and_shift(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
-    return norm.weight.detach(), norm.bias.detach()
+    """(H, W, ...) as (groups, W, 8, ...), with zeros for the heads that the last group lacks."""
+    groups = math.ceil(len(heads) / EIGHT)
+    lacking = heads.new_zeros(groups * EIGHT - len(heads), *heads.shape[1:])
+    return torch.cat([heads, lacking]).view(groups, EIGHT, *heads.shape[1:]).transpose(1, 2)

@@ -1,9 +1,11 @@
-"""Vectors of eight float32, for compiled functions; in memory they may be bfloat16.
+"""Vectors of float32 for compiled functions, and numbers of bfloat16 in memory.
 
 Where a loop is short, or a whole tile of a matrix is to stay in registers, what a compiler makes of plain
-loops is two to four times slower. These are LLVM's own vectors: a register of AVX, two of NEON, half a one of
-AVX-512; where there are none, LLVM takes their values one by one. All here is for compiled functions only, so
-with NUMBA_DISABLE_JIT=1 there is no forward pass on a CPU.
+loops is two to four times slower. These are LLVM's own vectors: a register of AVX-512 or of AVX, two of NEON;
+where there are none, LLVM takes their values one by one. All here is for compiled functions only, so with
+NUMBA_DISABLE_JIT=1 there is no forward pass on a CPU.
+
+A vector holds eight numbers of one row of a matrix, or, where registers are as wide, of two rows.
 """
 
 import operator
@@ -16,18 +18,18 @@ from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, overload, register_model
 
-LANES = 8
+_FEATURES = cpu_target.target_context.codegen().magic_tuple()[2]  # of the processor that is compiled for
+EIGHT = 8
+ROWS = 2 if "+avx512f" in _FEATURES else 1
+LANES = EIGHT * ROWS
 BFLOAT16 = types.int16  # numba has no bfloat16: to it, arrays of them hold these
 NO_FRACTIONS = 1.5 * 2**23  # a float32 of this size has no place for them: adding it rounds
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT, LANES)
-_SHORTS = ir.VectorType(ir.IntType(16), LANES)
-# Whether the processor that is compiled for rounds to bfloat16 in one instruction, and LLVM knows it.
-_ROUNDS_TO_BFLOAT16 = (
-    binding.llvm_version_info[0] >= 20
-    and "+avx512bf16" in cpu_target.target_context.codegen().magic_tuple()[2]
-)
+_EIGHT_FLOATS = ir.VectorType(_FLOAT, EIGHT)
+# Whether the processor rounds to bfloat16 in one instruction, and LLVM knows it.
+_ROUNDS_TO_BFLOAT16 = binding.llvm_version_info[0] >= 20 and "+avx512bf16" in _FEATURES
 _FUSED = ("contract",)  # a product and a sum may become one instruction
 
 
@@ -42,7 +44,7 @@ class VectorType(types.Type):
     """numba's type of a vector."""
 
     def __init__(self) -> None:
-        super().__init__("float32 x 8")
+        super().__init__(f"float32 x {LANES}")
 
 
 vector = VectorType()
@@ -54,77 +56,92 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, numba_type, _FLOATS)
 
 
-def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """Where a vector lies whose matrix, row and first column are the first arguments."""
-    matrix = context.make_array(signature.args[0])(context, builder, arguments[0])
-    _, step = cgutils.unpack_tuple(builder, matrix.shape)
-    row, column = (context.cast(builder, arguments[k], signature.args[k], types.intp) for k in (1, 2))
-    place = builder.gep(matrix.data, [builder.add(builder.mul(row, step), column)])
-    vectors = _SHORTS if signature.args[0].dtype == BFLOAT16 else _FLOATS
-    return builder.bitcast(place, vectors.as_pointer())
-
-
 def _is_by_rows(matrix: Any) -> bool:
     readonly = not getattr(matrix, "mutable", True)
-    return any(matrix == types.Array(kind, 2, "C", readonly=readonly) for kind in (types.float32, BFLOAT16))
+    return matrix == types.Array(types.float32, 2, "C", readonly=readonly)
 
 
-def _widen(builder: Any, x: Any) -> Any:
-    """float32 of bfloat16, which is its upper half; of numbers or vectors."""
-    kind = _INTS if isinstance(x.type, ir.VectorType) else _INT
-    bits = builder.shl(builder.zext(x, kind), ir.Constant(kind, _in_lanes(kind, 16)))
-    return builder.bitcast(bits, _FLOATS if kind == _INTS else _FLOAT)
+def _place(context: Any, builder: Any, signature: Any, arguments: Any, of_row: int, kind: Any) -> Any:
+    """Where numbers lie whose matrix and column are the first and the last argument but for the vector."""
+    matrix = context.make_array(signature.args[0])(context, builder, arguments[0])
+    _, step = cgutils.unpack_tuple(builder, matrix.shape)
+    of_column = len(arguments) - 1 - (signature.args[-1] == vector)
+    row, column = (
+        context.cast(builder, arguments[k], signature.args[k], types.intp) for k in (of_row, of_column)
+    )
+    place = builder.gep(matrix.data, [builder.add(builder.mul(row, step), column)])
+    return builder.bitcast(place, kind.as_pointer())
 
 
-def _narrow(builder: Any, x: Any) -> Any:
-    """bfloat16 of float32, the nearest and of two such the even one, NaN of NaN; of numbers or vectors.
-
-    Where the processor does it, numbers below 1e-38 become 0.
-    """
-    kind, shorts = (_INTS, _SHORTS) if isinstance(x.type, ir.VectorType) else (_INT, ir.IntType(16))
-    if _ROUNDS_TO_BFLOAT16:
-        number = _BFloat16()
-        narrow = ir.VectorType(number, LANES) if shorts == _SHORTS else number
-        return builder.bitcast(builder.fptrunc(x, narrow), shorts)
-    half, last = (ir.Constant(kind, _in_lanes(kind, number)) for number in (0x7FFF, 1))
-    upper = ir.Constant(kind, _in_lanes(kind, 16))
-    bits = builder.bitcast(x, kind)
-    odd = builder.and_(builder.lshr(bits, upper), last)
-    rounded = builder.lshr(builder.add(bits, builder.add(half, odd)), upper)
-    nan = ir.Constant(kind, _in_lanes(kind, 0x7FC0))
-    return builder.trunc(builder.select(builder.fcmp_unordered("uno", x, x), nan, rounded), shorts)
-
-
-def _in_lanes(kind: Any, number: int) -> Any:
-    return [number] * LANES if kind == _INTS else number
+def _of_rows(builder: Any, one: Any, other: Any) -> Any:
+    """A vector of the eight numbers of one row and, where it holds two, of another."""
+    return one if ROWS == 1 else builder.shuffle_vector(one, other, ir.Constant(_INTS, list(range(LANES))))
 
 
 @intrinsic
-def load(typing, matrix, row, column):  # type: ignore[no-untyped-def]
-    """Eight values of a row of a matrix; not tested against its shape."""
+def load(typing, matrix, row, other, column):  # type: ignore[no-untyped-def]
+    """Eight numbers from a column on of one row and, where a vector holds two, of another. As all of these,
+    not tested against the shape of the matrix."""
     if not _is_by_rows(matrix):
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        is_narrow = signature.args[0].dtype == BFLOAT16
-        loaded = builder.load(_place(context, builder, signature, arguments), align=2 if is_narrow else 4)
-        return _widen(builder, loaded) if is_narrow else loaded
+        places = (_place(context, builder, signature, arguments, row, _EIGHT_FLOATS) for row in (1, ROWS))
+        return _of_rows(builder, *(builder.load(place, align=4) for place in places))
+
+    return vector(matrix, row, other, column), generate
+
+
+@intrinsic
+def load_same(typing, matrix, row, column):  # type: ignore[no-untyped-def]
+    """Eight numbers of a row from a column on, for all rows of a vector."""
+    if not _is_by_rows(matrix):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        eight = builder.load(_place(context, builder, signature, arguments, 1, _EIGHT_FLOATS), align=4)
+        return _of_rows(builder, eight, eight)
 
     return vector(matrix, row, column), generate
 
 
 @intrinsic
-def store(typing, matrix, row, column, x):  # type: ignore[no-untyped-def]
-    """Write eight values of a row of a matrix; not tested against its shape."""
+def store(typing, matrix, row, other, column, x):  # type: ignore[no-untyped-def]
+    """Write what `load` reads."""
     if not _is_by_rows(matrix):
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _place(context, builder, signature, arguments)
-        if signature.args[0].dtype == BFLOAT16:
-            builder.store(_narrow(builder, arguments[3]), place, align=2)
-        else:
-            builder.store(arguments[3], place, align=4)
+        for k in range(ROWS):
+            place = _place(context, builder, signature, arguments, 1 + k, _EIGHT_FLOATS)
+            lanes = ir.Constant(ir.VectorType(_INT, EIGHT), list(range(k * EIGHT, (k + 1) * EIGHT)))
+            builder.store(builder.shuffle_vector(arguments[4], arguments[4], lanes), place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(matrix, row, other, column, vector), generate
+
+
+@intrinsic
+def load_all(typing, matrix, row, column):  # type: ignore[no-untyped-def]
+    """All lanes, from a column of a row on."""
+    if not _is_by_rows(matrix):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_place(context, builder, signature, arguments, 1, _FLOATS), align=4)
+
+    return vector(matrix, row, column), generate
+
+
+@intrinsic
+def store_all(typing, matrix, row, column, x):  # type: ignore[no-untyped-def]
+    """Write what `load_all` reads."""
+    if not _is_by_rows(matrix):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _place(context, builder, signature, arguments, 1, _FLOATS)
+        builder.store(arguments[3], place, align=4)
         return context.get_dummy_value()
 
     return types.void(matrix, row, column, vector), generate
@@ -137,21 +154,57 @@ def widened(typing, x):  # type: ignore[no-untyped-def]
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _widen(builder, arguments[0]) if signature.args[0] == BFLOAT16 else arguments[0]
+        if signature.args[0] == types.float32:
+            return arguments[0]
+        bits = builder.shl(builder.zext(arguments[0], _INT), _INT(16))  # it is the upper half of one
+        return builder.bitcast(bits, _FLOAT)
 
     return types.float32(x), generate
 
 
 @intrinsic
 def narrowed(typing, array, x):  # type: ignore[no-untyped-def]
-    """A float32 in the format of an array."""
+    """A float32 in the format of an array: of bfloat16 the nearest and of two such the even one, NaN of NaN.
+
+    Where the processor does it, numbers below 1e-38 become 0.
+    """
     if array.dtype not in (types.float32, BFLOAT16):
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _narrow(builder, arguments[1]) if signature.return_type == BFLOAT16 else arguments[1]
+        x = arguments[1]
+        if signature.return_type == types.float32:
+            return x
+        if _ROUNDS_TO_BFLOAT16:
+            return builder.bitcast(builder.fptrunc(x, _BFloat16()), ir.IntType(16))
+        bits = builder.bitcast(x, _INT)
+        odd = builder.and_(builder.lshr(bits, _INT(16)), _INT(1))
+        rounded = builder.lshr(builder.add(bits, builder.add(_INT(0x7FFF), odd)), _INT(16))
+        is_nan = builder.fcmp_unordered("uno", x, x)
+        return builder.trunc(builder.select(is_nan, _INT(0x7FC0), rounded), ir.IntType(16))
 
     return array.dtype(array, types.float32), generate
+
+
+@intrinsic
+def magnitude_bits(typing, x):  # type: ignore[no-untyped-def]
+    """The bits of a float32 without its sign, as an int32: in the order of the magnitudes, NaN beyond all. A
+    compiler fills vector registers with the largest of whole numbers, but not of floats."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.and_(builder.bitcast(arguments[0], _INT), _INT(0x7FFFFFFF))
+
+    return types.int32(types.float32), generate
+
+
+@intrinsic
+def from_bits(typing, bits):  # type: ignore[no-untyped-def]
+    """The float32 of an int32 with the same bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], _FLOAT)
+
+    return types.float32(types.int32), generate
 
 
 @intrinsic
