@@ -8,7 +8,7 @@ from students import student_of
 from test_surroundings import MOLECULES
 
 from stkd_screen.smiles import Molecules, pack_smiles, pretransform
-from stkd_screen.smiles.pairs import ALL_SHAPES, FARTHEST, FROM_VIRTUAL, PAIRS, TO_VIRTUAL, VIRTUAL_ITSELF
+from stkd_screen.smiles.pairs import FARTHEST, FROM_VIRTUAL, PAIRS, TO_VIRTUAL, VIRTUAL_ITSELF
 from stkd_screen.smiles.surroundings import BOND_SHAPES
 from stkd_screen.smiles.tokens import lay_out
 from stkd_screen.student import PRESETS
@@ -16,6 +16,9 @@ from stkd_screen.student import PRESETS
 MORE = [
     "C" * 60,
     "C=C" * 20,
+    *("C" * n for n in (63, 64, 65, 128, 129)),  # a bit an atom, of words of 64
+    "c1ccccc1" + "C=CC(C)" * 16 + "c1ccc2ccccc2c1",
+    "C1CC1" + "C" * 50 + ".[Na+]." + "C=C" * 20,
     "c1ccc2cc3cc4cc5cc6ccccc6cc5cc4cc3cc2c1",  # all in rings, and farther apart than such are told
     "C1CCCCCCCCCCCCCCCCCCCCCCC1C=CC=CC=O",
     "CCO.C1CC1.[Na+].[Cl-]",
@@ -50,7 +53,7 @@ def test_codes_are_distances_and_what_all_bonds_of_a_shortest_path_share(smiles)
     of_bonds = codes[bonds[:, 0], bonds[:, 1]]
     assert (of_bonds // BOND_SHAPES == 1).all()
     away = distances(len(codes), bonds)
-    shapes = ALL_SHAPES * (away == 0)
+    shapes = (BOND_SHAPES - 1) * (away == 0)
     for shape in (1, 2):
         shapes |= shape * np.isfinite(away) * (distances(len(codes), bonds[of_bonds & shape > 0]) == away)
     assert np.array_equal(codes, BOND_SHAPES * np.minimum(away, np.take(FARTHEST, shapes)) + shapes)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from numba import njit
-from numba.core.compiler import Compiler
 from numba.extending import overload
 
 from stkd_screen.jit import cached
@@ -13,18 +12,9 @@ from stkd_screen.jit import cached
 _OPTIONS: dict[str, Any] = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}, "error_model": "numpy"}
 
 
-class _ApartFromEachOther(Compiler):
-    """Tells LLVM that no two arrays of a function share memory, so that it need not test for it before each
-    short loop."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.state.flags.noalias = True
-
-
 def kernel(function: Callable) -> Callable[..., None]:
     """A compiled function of arrays; it changes those that it says."""
-    return cached(nogil=True, pipeline_class=_ApartFromEachOther, **_OPTIONS)(function)
+    return cached(nogil=True, **_OPTIONS)(function)
 
 
 def helper(function: Callable) -> Callable:

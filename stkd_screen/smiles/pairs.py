@@ -13,64 +13,120 @@ Trained weights depend on every line here: a change that gives other numbers nee
 # mypy: disable-error-code="no-untyped-def"
 # (numba infers the types of compiled functions)
 
+import numpy as np
+
 from stkd_screen.jit import compiled, index
 from stkd_screen.smiles.surroundings import BOND_SHAPES
 
 # The most bonds between atoms that are told apart, for each shape of the path: few training molecules have
 # more. Atoms of different fragments count as the farthest.
 FARTHEST = (20, 15, 9, 8)
-ALL_SHAPES = BOND_SHAPES - 1
 FROM_VIRTUAL = BOND_SHAPES * (FARTHEST[0] + 1)
 TO_VIRTUAL, VIRTUAL_ITSELF = FROM_VIRTUAL + 1, FROM_VIRTUAL + 2
 PAIRS = VIRTUAL_ITSELF + 1
 
+# The searches from all atoms go on at once, a bit of a word each. Of an atom, the searches that
+REACHED = 0  # have come to it
+FRESH, CONJUGATED, IN_RING = 1, 2, 3  # came last; of these, on a way all conjugated, all in rings
+NEXT, NEXT_CONJUGATED, NEXT_IN_RING = 4, 5, 6  # are about to come
+ALL_CONJUGATED, ALL_IN_RING = 7, 8  # have come on such a way
+DISTANCE = 9  # and four more: a bit each of how many bonds they have come
+MASKS = DISTANCE + 5
+
+
+def pair_space(n_atoms: int) -> np.ndarray:
+    """Scratch memory of `find_pairs` for up to that many atoms."""
+    return np.empty((MASKS, n_atoms * -(-n_atoms // 64)), np.uint64)
+
 
 @compiled
-def find_pairs(n, atoms, bonds, ends, queue, pairs):
+def find_pairs(n, atoms, bonds, ends, masks, pairs):
     """Fill the codes of one molecule, after `find_surroundings`.
 
     Args:
         n: its atoms.
         atoms, bonds, ends: the work space that holds them.
-        queue: (n,) int32 work space.
+        masks: see `pair_space`.
         pairs: (1 + n, 1 + n) uint8, of [V] and the atoms: row i, column j is the way from i to j.
     """
+    words = index((n + 63) // 64)
+    size = index(n) * words
+    for k in range(MASKS):
+        for a in range(size):
+            masks[index(k), index(a)] = 0
+    for i in range(n):
+        bit = np.uint64(1) << np.uint64(i % 64)
+        a = index(i) * words + index(i // 64)
+        masks[REACHED, a] = masks[FRESH, a] = masks[CONJUGATED, a] = masks[IN_RING, a] = bit
+        masks[ALL_CONJUGATED, a] = masks[ALL_IN_RING, a] = bit
+    distance, found = 0, True
+    while found:
+        distance = min(distance + 1, FARTHEST[0])
+        _step(n, words, atoms, bonds, ends, masks)
+        found = _arrive(size, distance, masks)
     pairs[0, 0] = VIRTUAL_ITSELF
     for i in range(n):
         pairs[0, 1 + i] = FROM_VIRTUAL
         pairs[1 + i, 0] = TO_VIRTUAL
-    for start in range(n):
-        way = pairs[1 + start, 1:]
-        _search(start, n, atoms, bonds, ends, queue, way)
-        for i in range(n):
-            shapes, distance = way[index(i)], atoms[index(i)].distance
-            farthest = FARTHEST[shapes]
-            if distance < 0 or distance > farthest:
-                distance = farthest
-            way[index(i)] = BOND_SHAPES * distance + shapes
+        for w in range(words):
+            _write(masks, index(i) * words + index(w), pairs[1 + i, 1 + 64 * w :])
 
 
 @compiled
-def _search(start, n, atoms, bonds, ends, queue, shapes):
-    """Breadth first from one atom: the distance of each, -1 without a path, and the shapes on the way."""
+def _step(n, words, atoms, bonds, ends, masks):
+    """From each atom to its neighbours."""
     for i in range(n):
-        shapes[index(i)] = 0
-        atoms[index(i)].distance = -1
-    shapes[index(start)] = ALL_SHAPES
-    atoms[index(start)].distance = 0
-    queue[0] = start
-    head, tail = 0, 1
-    while head < tail:
-        i = index(queue[index(head)])
-        head += 1
-        distance = atoms[i].distance + 1
-        for place in range(atoms[i].first, atoms[i + index(1)].first):
-            end = ends[index(place)]
-            j = index(end.atom)
-            if atoms[j].distance < 0:
-                atoms[j].distance = distance
-                queue[index(tail)] = end.atom
-                tail += 1
-            if atoms[j].distance == distance:
+        for w in range(words):
+            a = index(i) * words + index(w)
+            found = conjugated = in_ring = np.uint64(0)
+            for place in range(atoms[i].first, atoms[index(i) + index(1)].first):
+                end = ends[index(place)]
+                b = index(end.atom) * words + index(w)
+                bond = bonds[index(end.bond)]
+                found |= masks[FRESH, b]
                 # Of several shortest paths each may have shapes that all of its bonds share.
-                shapes[j] |= shapes[i] & bonds[index(end.bond)].shape
+                conjugated |= masks[CONJUGATED, b] * np.uint64(bond.conjugated)
+                in_ring |= masks[IN_RING, b] * np.uint64(bond.in_ring)
+            found &= ~masks[REACHED, a]
+            masks[NEXT, a] = found
+            masks[NEXT_CONJUGATED, a] = conjugated & found
+            masks[NEXT_IN_RING, a] = in_ring & found
+
+
+@compiled
+def _arrive(size, distance, masks):
+    """Whether any search has come to another atom."""
+    any_found = np.uint64(0)
+    for a in range(size):
+        found = masks[NEXT, a]
+        any_found |= found
+        masks[REACHED, a] |= found
+        masks[FRESH, a] = found
+        masks[CONJUGATED, a] = masks[NEXT_CONJUGATED, a]
+        masks[IN_RING, a] = masks[NEXT_IN_RING, a]
+        masks[ALL_CONJUGATED, a] |= masks[NEXT_CONJUGATED, a]
+        masks[ALL_IN_RING, a] |= masks[NEXT_IN_RING, a]
+        for k in range(5):
+            if distance >> k & 1:
+                masks[DISTANCE + k, a] |= found
+    return any_found != 0
+
+
+@compiled
+def _write(masks, a, pairs):
+    """The codes of an atom and up to 64 others."""
+    one, reached = np.uint64(1), masks[REACHED, a]
+    conjugated, in_ring = masks[ALL_CONJUGATED, a], masks[ALL_IN_RING, a]
+    d0, d1, d2 = masks[DISTANCE, a], masks[DISTANCE + 1, a], masks[DISTANCE + 2, a]
+    d3, d4 = masks[DISTANCE + 3, a], masks[DISTANCE + 4, a]
+    for j in range(min(len(pairs), 64)):
+        bit = np.uint64(j)
+        distance = d0 >> bit & one | (d1 >> bit & one) << 1 | (d2 >> bit & one) << 2
+        distance |= (d3 >> bit & one) << 3 | (d4 >> bit & one) << 4
+        shapes = conjugated >> bit & one | (in_ring >> bit & one) << 1
+        farthest = np.uint64(FARTHEST[0])
+        farthest = np.uint64(FARTHEST[1]) if shapes == 1 else farthest
+        farthest = np.uint64(FARTHEST[2]) if shapes == 2 else farthest
+        farthest = np.uint64(FARTHEST[3]) if shapes == 3 else farthest
+        distance = distance if reached >> bit & one else farthest
+        pairs[j] = np.uint64(BOND_SHAPES) * min(distance, farthest) + shapes

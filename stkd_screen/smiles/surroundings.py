@@ -40,7 +40,6 @@ ATOM_WORK = np.dtype(
         ("found", np.int32),  # when the search came, from 1; 0 before
         ("lowest", np.int32),  # earliest atom that its part of the search reaches
         ("above", np.int32),  # atom from which the search came
-        ("distance", np.int32),  # bonds between it and the atom that smiles/pairs.py starts from
         ("doubles", np.int32),
         ("triples", np.int32),
         ("aromatic", np.int32),  # aromatic bonds
@@ -57,7 +56,7 @@ END_WORK = np.dtype([("atom", np.int32), ("bond", np.int32)])  # a neighbour and
 
 
 def work_space(n_atoms: int, n_bonds: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scratch memory of `find_surroundings`, and `find_pairs`, for up to that many atoms and bonds."""
+    """Scratch memory of `find_surroundings` for up to that many atoms and bonds."""
     return np.zeros(n_atoms + 1, ATOM_WORK), np.zeros(n_bonds, BOND_WORK), np.zeros(2 * n_bonds, END_WORK)
 
 

@@ -26,7 +26,7 @@ from stkd_screen.jit import cached, inlined, releasing_gil
 from stkd_screen.smiles.brackets import MAX_CHARGE
 from stkd_screen.smiles.elements import AROMATIC_FLAG
 from stkd_screen.smiles.molecules import Molecules
-from stkd_screen.smiles.pairs import find_pairs
+from stkd_screen.smiles.pairs import find_pairs, pair_space
 from stkd_screen.smiles.rows import MAX_ATOMS
 from stkd_screen.smiles.surroundings import (
     ATOM_SHAPES,
@@ -107,7 +107,7 @@ def lay_out(
         tokens = np.zeros((len(rows), 1 + n, ENTRIES_PER_TOKEN_SURROUNDED), np.int16)
         pairs = np.empty((len(rows), 1 + n, 1 + n), np.uint8)
         most_bonds = int((molecules.bond_offsets[rows + 1] - molecules.bond_offsets[rows]).max())
-        work = *work_space(n, most_bonds), np.empty(n, np.int32)
+        work = *work_space(n, most_bonds), pair_space(n)
         _fill_surrounded(*packed, rows, tokens, pairs, *work)
         return tokens, np.full(len(rows), n, np.int32), pairs
     m = int(molecules.bond_offsets[first + 1] - molecules.bond_offsets[first])
@@ -151,7 +151,7 @@ def _fill(  # type: ignore[no-untyped-def]
 @releasing_gil
 def _fill_surrounded(  # type: ignore[no-untyped-def]
     atom_offsets, bond_offsets, element, charge, hydrogens, bond_atoms, bond_type, rows, tokens, pairs,
-    atoms, bonds, ends, queue,
+    atoms, bonds, ends, masks,
 ):  # fmt: skip
     for b in range(len(rows)):
         first, last = atom_offsets[rows[b]], atom_offsets[rows[b] + 1]
@@ -180,7 +180,7 @@ def _fill_surrounded(  # type: ignore[no-untyped-def]
                     if bonds[ends[place].bond].shape == shape and entry < len(token):
                         token[entry] = BOND_SHAPE + shape
                         entry += 1
-        find_pairs(last - first, atoms, bonds, ends, queue, pairs[b])
+        find_pairs(last - first, atoms, bonds, ends, masks, pairs[b])
 
 
 @cached(nogil=True)
