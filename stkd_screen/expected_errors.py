@@ -25,7 +25,11 @@ _SMALLEST_DISAGREEMENT = 0.04  # standard deviations of the target; what is belo
 
 @dataclass(frozen=True)
 class ExpectedErrors:
-    """Of one level of theory. E is the width of the embedding, C the number of regions."""
+    """Of one level of theory. E is the width of the embedding, C the number of regions.
+
+    Products are torch's: the threads of NumPy's BLAS turn on the spot for some 10 ms after one, on the cores
+    that the forward pass wants.
+    """
 
     regions: np.ndarray  # (C, E) float32 centres of the labelled training molecules, as embeddings
     # () float32 distance to the nearest centre that 95% of the valid molecules keep
@@ -38,21 +42,16 @@ class ExpectedErrors:
     def domain(self, embedding: np.ndarray) -> np.ndarray:
         """(R, E) -> (R,): distance from the labelled molecules of the level, 95% of the valid ones being at
         most 1 away."""
-        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is an error row
-            squared = (embedding**2).sum(1, keepdims=True) - 2 * product(embedding, self.regions.T)
-            nearest = (squared + (self.regions**2).sum(1)).min(1)
-            return np.sqrt(np.maximum(nearest, 0)) / self.radius
+        states, regions = torch.from_numpy(embedding), torch.from_numpy(self.regions)
+        squared = torch.addmm(regions.square().sum(1), states, regions.T, alpha=-2).amin(1)
+        squared += states.square().sum(1)
+        return (squared.clamp_min(0).sqrt() / float(self.radius)).numpy()
 
     def half_widths(self, measures: np.ndarray) -> np.ndarray:
         """(R, 6 + E) -> (R, targets of the level): of the 90% intervals, in their units, NaN where no label
         calibrates them."""
-        return np.exp(product(measures, self.coefficients))[:, None] * self.factors
-
-
-def product(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """`one @ other`, by torch: the threads of NumPy's BLAS turn on the spot for some 10 ms after one, on
-    the cores that the forward pass wants."""
-    return (torch.from_numpy(one) @ torch.from_numpy(other)).numpy()
+        logarithms = torch.from_numpy(measures) @ torch.from_numpy(self.coefficients)
+        return logarithms.exp().numpy()[:, None] * self.factors
 
 
 def measures(

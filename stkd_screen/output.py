@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from stkd_screen import __version__
 from stkd_screen.domain import warnings_of
@@ -16,7 +17,7 @@ from stkd_screen.smiles import Molecules, describe_error, error_class
 from stkd_screen.targets import CLASS_UNIT, Target, of_level
 from stkd_screen.weights import Weights
 
-EMBEDDING_TYPES = {"float16": (np.float16, pa.float16()), "float32": (np.float32, pa.float32())}
+EMBEDDING_TYPES = {"float16": (torch.float16, pa.float16()), "float32": (torch.float32, pa.float32())}
 METADATA_KEY = b"stkd_screen"
 FEW_HEAVY_ATOMS = 4  # so small a molecule is like no other: the gaps of `small` are off by 0.7 eV there
 NOT_FINITE = "the model gave a value that is not finite"
@@ -135,10 +136,11 @@ def result_table(
     embedding, prediction = encoded.embedding, encoded.prediction
     finite = np.isfinite(prediction).all(axis=1)
     if options.embedding:
-        numpy_type, arrow_type = EMBEDDING_TYPES[options.embedding_dtype]
-        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and so an error
-            written = embedding[:, : options.dims].astype(numpy_type)
-        finite &= np.isfinite(written).all(axis=1)
+        torch_type, arrow_type = EMBEDDING_TYPES[options.embedding_dtype]
+        given = torch.from_numpy(embedding[:, : options.dims])
+        written = given.to(torch_type, copy=True)
+        # What float16 cannot hold becomes infinite, and so an error.
+        finite &= given.abs().amax(1).to(torch_type).isfinite().numpy()
     errors, kinds = row_errors(records, molecules, finite)
     failed = np.array([error is not None for error in errors], bool)
     columns: dict[str, pa.Array] = {
@@ -154,9 +156,9 @@ def result_table(
         columns[f"{name}_err"] = pa.array(half_widths[:, k or 0], pa.float32(), mask=unknown)
     columns["domain"] = pa.array(domain, pa.float32(), mask=failed | ~np.isfinite(domain))
     if options.embedding:
-        written[failed] = 0
+        written[torch.from_numpy(failed)] = 0
         columns["embedding"] = pa.FixedSizeListArray.from_arrays(
-            pa.array(written.reshape(-1), arrow_type), written.shape[1], mask=pa.array(failed)
+            pa.array(written.numpy().reshape(-1), arrow_type), written.shape[1], mask=pa.array(failed)
         )
     columns["error"] = pa.array(errors, pa.string())
     columns["warning"], warned = warnings_of(
