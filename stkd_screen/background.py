@@ -1,11 +1,14 @@
-"""Work done ahead of its use, by a thread of its own."""
+"""Work done ahead of its use, by other threads."""
 
-from collections.abc import Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Full, Queue
 from threading import Event, Thread
 from typing import TypeVar, cast
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def in_background(items: Iterable[T], depth: int = 2) -> Generator[T]:
@@ -52,3 +55,42 @@ def in_background(items: Iterable[T], depth: int = 2) -> Generator[T]:
     finally:
         abandoned.set()
         thread.join()
+
+
+def by_threads(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    threads: int,
+    *,
+    ahead: int,
+    initializer: Callable[[], None] | None = None,
+) -> Iterator[R]:
+    """`function` of each item, in their order, by so many threads.
+
+    What fails, `function` or the items themselves, is raised after all results before it.
+
+    Args:
+        ahead: most items that are begun before the result of the first is taken.
+        initializer: called in each thread before it begins.
+    """
+    begun: deque[Future[R]] = deque()
+    fault: Exception | None = None
+    source = iter(items)
+    with ThreadPoolExecutor(threads, initializer=initializer) as pool:
+        try:
+            while fault is None:
+                try:
+                    begun.append(pool.submit(function, next(source)))
+                except StopIteration:
+                    break
+                except Exception as error:
+                    fault = error
+                if len(begun) > ahead:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+            if fault is not None:
+                raise fault
+        finally:
+            for future in begun:
+                future.cancel()

@@ -23,6 +23,8 @@ from stkd_screen.windows import Ending, Window, by_part, encode, pass_over, tabu
 
 # Most rows of a part: some minutes of work, which is what a killed run loses at the worst.
 PART_ROWS = {"cpu": 131_072, "cuda": 1_048_576}
+# Threads that make rows of the output: a GPU would wait for one, and a CPU needs its cores to compute.
+TABLE_THREADS = {"cpu": 1, "cuda": 4}
 
 
 @dataclass
@@ -194,7 +196,12 @@ class _Run:
             )
             with closing(in_background(encoded)) as ahead:
                 windows = tabulate(
-                    ahead, self.encoder.weights, self.options, strict=self.strict, ending=ending
+                    ahead,
+                    self.encoder.weights,
+                    self.options,
+                    threads=TABLE_THREADS[self.encoder.device.type],
+                    strict=self.strict,
+                    ending=ending,
                 )
                 for part in by_part(windows, self.rows_per_part, self.reader.batch_size):
                     manifest = manifest.with_part(self._write_part(manifest, part))

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,7 +65,17 @@ class Encoder:
         Raises:
             StkdError: the model gives no finite value at all, or see `ForwardPass`.
         """
-        return self.in_order(len(molecules), self.forward.batches(molecules))
+        [(_, encoded)] = self.encode_windows([molecules])
+        return encoded
+
+    def encode_windows(self, windows: Iterable[Molecules]) -> Generator[tuple[Molecules, Encoded]]:
+        """`encode` of each window, the next of which is begun before the last is done.
+
+        Raises:
+            StkdError: as `encode`. This, and what `windows` raises, comes after the windows before it.
+        """
+        for molecules, results in self.forward.windows(windows):
+            yield molecules, self.in_order(len(molecules), results)
 
     def in_order(self, count: int, results: Iterable[Result]) -> Encoded:
         """Results of batches, put back in input order: `encode` without the forward pass.

@@ -1,9 +1,9 @@
 """Running a student over molecules, with the memory and the compiler that a machine happens to have."""
 
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from threading import Lock
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stkd_screen.background import by_threads
 from stkd_screen.batching import equal_length_batches
 from stkd_screen.cpu import CpuStudent
 from stkd_screen.errors import StkdError, StkdWarning, first_line
@@ -30,9 +31,9 @@ Result = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows, embeddings, standard
 class ForwardPass:
     """A student's forward pass in batches of one token count, on the device it is on.
 
-    On a CPU each of torch's threads takes batches of its own, so no result depends on their number. A batch
-    that does not fit into memory is halved, and those after it are made as small; where torch.compile fails
-    the student runs as it is.
+    Each of torch's threads takes batches of its own, so no result depends on their number; on a GPU what one
+    does on the host is hidden behind what is computed for another. A batch that does not fit into memory is
+    halved, and those after it are made as small; where torch.compile fails the student runs as it is.
 
     Args:
         student: in evaluation mode.
@@ -50,8 +51,11 @@ class ForwardPass:
     ) -> None:
         self.device = student.table.device
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
-        self._threads = torch.get_num_threads() if self.device.type == "cpu" and not compile else 1
+        # A compiled student takes all of a CPU for each batch.
+        self._threads = 1 if self.device.type == "cpu" and compile else torch.get_num_threads()
         self._halving = Lock()
+        # torch.compile and what it makes are for one thread at a time. A GPU is only told here what to do.
+        self._running: AbstractContextManager[object] = Lock() if compile else nullcontext()
         self._student, self._compiled = student, compile
         self._autocast = precision
         self._run: Callable[..., tuple[Tensor, Tensor]] = student
@@ -80,6 +84,32 @@ class ForwardPass:
 
         for parts in self.each(run, self.split(counts, rows)):
             yield from parts
+
+    def windows(self, windows: Iterable[Molecules]) -> Iterator[tuple[Molecules, list[Result]]]:
+        """Each window of molecules with its batches. Those of the next are begun before the last is done, so
+        that no thread and no device waits for the end of a window.
+
+        Raises and warns as `batches`; what `windows` raises comes after the windows before it.
+        """
+
+        def batches() -> Iterator[tuple[Molecules, np.ndarray | None, int]]:
+            for molecules in windows:
+                counts = self.token_counts(molecules)
+                for batch in self.split(counts):
+                    yield molecules, batch, int(counts[batch[0]])
+                yield molecules, None, 0  # the end of the window
+
+        def run(item: tuple[Molecules, np.ndarray | None, int]) -> tuple[Molecules, list[Result] | None]:
+            molecules, batch, tokens = item
+            return molecules, None if batch is None else self._in_parts(molecules, batch, tokens)
+
+        results: list[Result] = []
+        for molecules, parts in self.each(run, batches()):
+            if parts is None:
+                yield molecules, results
+                results = []
+            else:
+                results += parts
 
     def token_counts(self, molecules: Molecules) -> np.ndarray:
         """Tokens of each row, as this student reads it: (R,) int64, 0 where there is no molecule."""
@@ -152,7 +182,7 @@ class ForwardPass:
     @torch.inference_mode()
     def run(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Embeddings (B, E) and standardised predictions (B, targets), on the device."""
-        with autocast(self.device, self._autocast):
+        with self._running, autocast(self.device, self._autocast):
             return self._run(*tensors)
 
     def to_host(self, results: tuple[Tensor, Tensor]) -> tuple[np.ndarray, np.ndarray]:
@@ -183,16 +213,8 @@ def in_threads(function: Callable[[T], R], items: Iterable[T], threads: int) -> 
     Many small tensors go through torch faster this way than one after another with all threads on each.
     """
     before = torch.get_num_threads()
-    ahead: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            for item in items:
-                ahead.append(pool.submit(function, item))
-                if len(ahead) > 2 * threads:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
-            torch.set_num_threads(before)  # threads made later take the number that was set last
+    one_each = partial(torch.set_num_threads, 1)
+    try:
+        yield from by_threads(function, items, threads, ahead=2 * threads, initializer=one_each)
+    finally:
+        torch.set_num_threads(before)  # threads made later take the number that was set last

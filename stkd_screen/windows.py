@@ -1,12 +1,14 @@
 """From records to results, a window of records at a time."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from stkd_screen.background import by_threads
 from stkd_screen.encoder import Encoder, molecules_of
 from stkd_screen.errors import InputError
 from stkd_screen.output import Encoded, OutputOptions, result_table
@@ -125,18 +127,30 @@ def encode(
         InputError: nothing can be read.
         StkdError: the model or the device fails.
     """
-    try:
-        while row != limit and not ending.stopped:
+    taken: deque[tuple[Records, int, int, str | None]] = deque()  # those that are being encoded
+
+    def molecules() -> Iterator[Molecules]:
+        nonlocal row
+        while row != limit:
             records, bytes_read, fault_before = next(batches, (None, 0, None))
             if records is None:
                 return
-            ending.input_fault = fault_before
             if limit is not None:
                 records = records.head(limit - row)
-            molecules = molecules_of(records, options)
-            yield EncodedWindow(records, molecules, encoder.encode(molecules), row, bytes_read)
+            taken.append((records, row, bytes_read, fault_before))
             row += len(records)
-            ending.stopped = should_stop()
+            yield molecules_of(records, options)
+
+    if ending.stopped:
+        return
+    try:
+        with closing(encoder.encode_windows(molecules())) as encoded_windows:
+            for of_window, encoded in encoded_windows:
+                records, first_row, bytes_read, ending.input_fault = taken.popleft()
+                yield EncodedWindow(records, of_window, encoded, first_row, bytes_read)
+                ending.stopped = should_stop()
+                if ending.stopped:
+                    return
     except InputError as fault:  # of the reader, behind all that it could read
         if not row:
             raise
@@ -148,6 +162,7 @@ def tabulate(
     weights: Weights,
     options: OutputOptions,
     *,
+    threads: int,
     strict: bool,
     ending: Ending,
 ) -> Iterator[Window]:
@@ -157,14 +172,17 @@ def tabulate(
         windows: as `encode` gives them; what it raises ends them like a fault here.
         weights: what they were encoded with.
         options: checked against the weights.
+        threads: that make the rows of several windows at once.
         strict: end before the first window that has a bad record in it.
         ending: filled in.
     """
+
+    def rows(window: EncodedWindow) -> tuple[EncodedWindow, pa.Table, Counter[str], Counter[str]]:
+        of_window = window.records, window.molecules, window.encoded
+        return window, *result_table(*of_window, weights, options, window.first_row)
+
     try:
-        for window in windows:
-            table, bad, warnings = result_table(
-                window.records, window.molecules, window.encoded, weights, options, window.first_row
-            )
+        for window, table, bad, warnings in by_threads(rows, windows, threads, ahead=threads - 1):
             if strict and bad:
                 ending.fault = _first_bad(window.records, table)
                 return

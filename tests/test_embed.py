@@ -261,11 +261,10 @@ def test_strict_stops_at_the_first_bad_record_with_its_place(encoder, library, t
 def test_strict_tells_of_the_bad_record_and_not_of_what_failed_after_it(
     encoder, library, tmp_path, monkeypatch
 ):
-    encode, failed = encoder.encode, Event()
+    encode_windows, failed = encoder.encode_windows, Event()
 
-    def failing(molecules):
-        if any(molecules.error):  # the window of the bad record; the next fails before its table is made
-            return encode(molecules)
+    def failing(windows):
+        yield next(encode_windows(windows))  # that of the bad record; the next fails before its table is made
         failed.set()
         raise StkdError("the device is gone")
 
@@ -274,7 +273,7 @@ def test_strict_tells_of_the_bad_record_and_not_of_what_failed_after_it(
         return result_table(*arguments)
 
     library.write_text("C1CC ring\nCC\nCCC\nC\nCC\nCCC\n")
-    monkeypatch.setattr(encoder, "encode", failing)
+    monkeypatch.setattr(encoder, "encode_windows", failing)
     monkeypatch.setattr("stkd_screen.windows.result_table", waiting)
     with pytest.raises(InputError, match=r"library\.smi line 1: unclosed ring bond"):
         run(encoder, library, tmp_path / "out.parquet", strict=True)

@@ -1,6 +1,7 @@
 """The forward pass: batches, threads and what they may not change."""
 
 import threading
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -65,6 +66,51 @@ def test_a_fault_in_a_thread_comes_out_in_its_place():
         for result in in_threads(work, np.arange(50), 2):
             seen.append(result)
     assert seen == [*range(7)]
+
+
+def test_a_fault_of_the_items_comes_after_what_was_begun():
+    def items():
+        yield from range(5)
+        raise ValueError("no more")
+
+    seen = []
+    with pytest.raises(ValueError, match="no more"):
+        for result in in_threads(lambda item: item + 1, items(), 2):
+            seen.append(result)
+    assert seen == [1, 2, 3, 4, 5]
+
+
+def test_windows_are_as_each_alone_and_the_next_is_begun_before_the_last_is_done(threads):
+    threads(2)
+    student = Student(PRESETS["small"]).eval()
+    forward = ForwardPass(student, 500)
+    asked: list[int] = []
+
+    def windows():
+        for k in range(4):
+            asked.append(k)
+            yield pretransform(*pack_smiles(["C1CC"] if k == 1 else SMILES[100 * k : 100 * k + 100]))
+        raise ValueError("the input is damaged")
+
+    seen = 0
+    with pytest.raises(ValueError, match="damaged"):
+        for k, (molecules, results) in enumerate(forward.windows(windows())):
+            assert len(asked) > k + 1 or k == 3
+            for ours, alone in zip(results, forward.batches(molecules), strict=True):
+                assert all(np.array_equal(one, other) for one, other in zip(ours, alone, strict=True))
+            seen += len(results)
+    assert asked == [0, 1, 2, 3] and seen > 30
+
+
+def test_several_threads_share_a_compiled_student(monkeypatch):
+    """As on a GPU; here without a compiler behind it."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    student, molecules = Student(PRESETS["small"]).eval(), pretransform(*pack_smiles(SMILES))
+    forward, compiled = ForwardPass(student, 300), ForwardPass(student, 300, compile=True)
+    compiled._threads = 4
+    for ours, theirs in zip(compiled.batches(molecules), forward.batches(molecules), strict=True):
+        assert np.array_equal(ours[0], theirs[0])
+        np.testing.assert_allclose(ours[2], theirs[2], atol=1e-4)
 
 
 def test_who_looks_away_leaves_no_thread_behind():

@@ -394,13 +394,13 @@ def test_records_that_are_done_are_not_encoded_again(encoder, library, tmp_path,
     output = tmp_path / "out.parquet"
     stopped_at = run(encoder, library, output, stop_after=5).records
     encoded = []
-    encode = encoder.encode
+    in_order = encoder.in_order
 
-    def counted(molecules):
-        encoded.append(len(molecules))
-        return encode(molecules)
+    def counted(count, results):
+        encoded.append(count)
+        return in_order(count, results)
 
-    monkeypatch.setattr(encoder, "encode", counted)
+    monkeypatch.setattr(encoder, "in_order", counted)
     run(encoder, library, output)
     assert sum(encoded) == 100 - stopped_at
 
