@@ -1,6 +1,7 @@
 """When not to trust a figure: what a molecule holds that no label of the level ever covered."""
 
 from collections import Counter
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -96,6 +97,7 @@ def _unknown_types(molecules: Molecules, labelled_types: np.ndarray) -> tuple[np
     return unknown, [*places]
 
 
+@lru_cache
 def _atom_type_name(code: int) -> str:
     """An atom type as a bracket atom: [nH+]."""
     element, charge, hydrogens = code & 255, (code >> 8 & 31) - MAX_CHARGE, code >> 13

@@ -83,14 +83,16 @@ def measures(
         zwitterion, of 10 for a radical, and of 10 for one of very few atoms, else 0; then the embedding at
         unit length.
     """
-    larger = np.log(np.maximum(heavy_atoms / errors.size, 1))
-    farther = np.log(np.maximum(domain, 1))
-    apart = np.log(disagreement(level, targets, prediction) + _SMALLEST_DISAGREEMENT)
+    given = np.empty((len(embedding), N_MEASURES + embedding.shape[1]), np.float32)
+    given[:, 0] = np.log(np.maximum(heavy_atoms / errors.size, 1))
+    given[:, 1] = np.log(np.maximum(domain, 1))
+    given[:, 2] = np.log(disagreement(level, targets, prediction) + _SMALLEST_DISAGREEMENT)
+    for k, odd in enumerate((ionic, unpaired, heavy_atoms <= errors.few)):
+        given[:, 3 + k] = np.log(10) * odd
     with np.errstate(invalid="ignore", over="ignore"):
         length = np.linalg.norm(embedding, axis=1, keepdims=True)
-        direction = embedding / np.maximum(length, 1e-12)
-    odd = np.log(10) * np.column_stack([ionic, unpaired, heavy_atoms <= errors.few])
-    return np.column_stack([larger, farther, apart, odd, direction]).astype(np.float32)
+        np.divide(embedding, np.maximum(length, 1e-12), out=given[:, N_MEASURES:])
+    return given
 
 
 def disagreement(level: str, targets: Sequence[Target], prediction: np.ndarray) -> np.ndarray:

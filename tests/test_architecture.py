@@ -36,6 +36,7 @@ ALLOWED = {
         "forward",
         "weights",
         "expected_errors",
+        "output",
         "precision",
         "teach",
         "speed",

@@ -6,15 +6,9 @@ from functools import cached_property
 
 import numpy as np
 
-from stkd_screen.smiles.elements import AROMATIC_FLAG, BondType
+from stkd_screen.smiles.electrons import ATOM_ELECTRONS, find_electrons
+from stkd_screen.smiles.elements import AROMATIC_FLAG
 from stkd_screen.smiles.rows import Options, read_rows
-from stkd_screen.smiles.valence import METAL
-
-# By atomic number; 0 for metals and the wildcard.
-_OUTER_ELECTRONS = np.zeros(128, np.int64)
-for _first in (5, 13, 31, 49):  # B, Al, Ga and In, to the halogens
-    _OUTER_ELECTRONS[_first : _first + 5] = range(3, 8)
-_OUTER_ELECTRONS[1] = 1
 
 
 @dataclass(frozen=True)
@@ -45,36 +39,39 @@ class Molecules:
         """Atoms of each row that are neither hydrogen nor the wildcard. (R,) int64."""
         return self.sums((self.element & (AROMATIC_FLAG - 1)) > 1)
 
-    @cached_property
+    @property
     def ionic(self) -> np.ndarray:
         """Rows that are ions, or have an atom whose charge no neighbour makes up for: zwitterions and salts,
         not nitro groups. (R,) bool.
         """
-        ends = self.bond_ends()
-        charge = self.charge[ends].astype(np.int32)
-        free = self.charge != 0
-        free[ends[charge[:, 0] * charge[:, 1] < 0]] = False
-        return (self.sums(free) > 0) | (self.sums(self.charge) != 0)
+        return self._ionic_and_unpaired[0]
 
-    @cached_property
+    @property
     def unpaired(self) -> np.ndarray:
         """Rows with an unpaired electron on a main-group atom that no metal is bonded to. (R,) bool.
 
         Of aromatic atoms a neutral carbon with two bonds is told, as in the phenyl radical; how many
         electrons another one gives to its ring is not known here.
         """
-        ends = self.bond_ends()
-        number = self.element & (AROMATIC_FLAG - 1)
-        electrons = _OUTER_ELECTRONS[number]
-        metal = METAL[number] & (electrons == 0)
-        known = electrons > 0
-        known[ends[metal[ends].any(axis=1) | (self.bond_type > BondType.QUADRUPLE)]] = False
-        of_odd_order = np.isin(self.bond_type, (BondType.SINGLE, BondType.TRIPLE))
-        odd_bonds = np.bincount(ends[of_odd_order].ravel(), minlength=len(electrons))
-        unpaired = known & ((electrons - self.charge - odd_bonds - self.hydrogens) & 1 == 1)
-        neighbours = np.bincount(ends.ravel(), minlength=len(electrons))
-        aromatic_carbon = (self.element == 6 + AROMATIC_FLAG) & (self.charge == 0)
-        return self.sums(unpaired | (aromatic_carbon & (neighbours + self.hydrogens == 2))) > 0
+        return self._ionic_and_unpaired[1]
+
+    @cached_property
+    def _ionic_and_unpaired(self) -> tuple[np.ndarray, np.ndarray]:
+        ionic, unpaired = np.empty((2, len(self)), np.bool_)
+        of_atoms = np.zeros(len(self.element), ATOM_ELECTRONS)
+        find_electrons(
+            self.atom_offsets,
+            self.bond_offsets,
+            self.element,
+            self.charge,
+            self.hydrogens,
+            self.bond_atoms,
+            self.bond_type,
+            of_atoms,
+            ionic,
+            unpaired,
+        )
+        return ionic, unpaired
 
     def bond_ends(self) -> np.ndarray:
         """(M, 2) the atoms of each bond, counted through all rows."""
