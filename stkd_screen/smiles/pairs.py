@@ -36,7 +36,7 @@ MASKS = DISTANCE + 5
 
 def pair_space(n_atoms: int) -> np.ndarray:
     """Scratch memory of `find_pairs` for up to that many atoms."""
-    return np.empty((MASKS, n_atoms * -(-n_atoms // 64)), np.uint64)
+    return np.empty((n_atoms * -(-n_atoms // 64), MASKS), np.uint64)
 
 
 @compiled
@@ -53,12 +53,12 @@ def find_pairs(n, atoms, bonds, ends, masks, pairs):
     size = index(n) * words
     for k in range(MASKS):
         for a in range(size):
-            masks[index(k), index(a)] = 0
+            masks[index(a), index(k)] = 0
     for i in range(n):
         bit = np.uint64(1) << np.uint64(i % 64)
         a = index(i) * words + index(i // 64)
-        masks[REACHED, a] = masks[FRESH, a] = masks[CONJUGATED, a] = masks[IN_RING, a] = bit
-        masks[ALL_CONJUGATED, a] = masks[ALL_IN_RING, a] = bit
+        masks[a, REACHED] = masks[a, FRESH] = masks[a, CONJUGATED] = masks[a, IN_RING] = bit
+        masks[a, ALL_CONJUGATED] = masks[a, ALL_IN_RING] = bit
     distance, found = 0, True
     while found:
         distance = min(distance + 1, FARTHEST[0])
@@ -83,14 +83,14 @@ def _step(n, words, atoms, bonds, ends, masks):
                 end = ends[index(place)]
                 b = index(end.atom) * words + index(w)
                 bond = bonds[index(end.bond)]
-                found |= masks[FRESH, b]
+                found |= masks[b, FRESH]
                 # Of several shortest paths each may have shapes that all of its bonds share.
-                conjugated |= masks[CONJUGATED, b] * np.uint64(bond.conjugated)
-                in_ring |= masks[IN_RING, b] * np.uint64(bond.in_ring)
-            found &= ~masks[REACHED, a]
-            masks[NEXT, a] = found
-            masks[NEXT_CONJUGATED, a] = conjugated & found
-            masks[NEXT_IN_RING, a] = in_ring & found
+                conjugated |= masks[b, CONJUGATED] * np.uint64(bond.conjugated)
+                in_ring |= masks[b, IN_RING] * np.uint64(bond.in_ring)
+            found &= ~masks[a, REACHED]
+            masks[a, NEXT] = found
+            masks[a, NEXT_CONJUGATED] = conjugated & found
+            masks[a, NEXT_IN_RING] = in_ring & found
 
 
 @compiled
@@ -98,27 +98,26 @@ def _arrive(size, distance, masks):
     """Whether any search has come to another atom."""
     any_found = np.uint64(0)
     for a in range(size):
-        found = masks[NEXT, a]
+        found = masks[a, NEXT]
         any_found |= found
-        masks[REACHED, a] |= found
-        masks[FRESH, a] = found
-        masks[CONJUGATED, a] = masks[NEXT_CONJUGATED, a]
-        masks[IN_RING, a] = masks[NEXT_IN_RING, a]
-        masks[ALL_CONJUGATED, a] |= masks[NEXT_CONJUGATED, a]
-        masks[ALL_IN_RING, a] |= masks[NEXT_IN_RING, a]
+        masks[a, REACHED] |= found
+        masks[a, FRESH] = found
+        masks[a, CONJUGATED] = masks[a, NEXT_CONJUGATED]
+        masks[a, IN_RING] = masks[a, NEXT_IN_RING]
+        masks[a, ALL_CONJUGATED] |= masks[a, NEXT_CONJUGATED]
+        masks[a, ALL_IN_RING] |= masks[a, NEXT_IN_RING]
         for k in range(5):
-            if distance >> k & 1:
-                masks[DISTANCE + k, a] |= found
+            masks[a, DISTANCE + k] |= found * np.uint64(distance >> k & 1)
     return any_found != 0
 
 
 @compiled
 def _write(masks, a, pairs):
     """The codes of an atom and up to 64 others."""
-    one, reached = np.uint64(1), masks[REACHED, a]
-    conjugated, in_ring = masks[ALL_CONJUGATED, a], masks[ALL_IN_RING, a]
-    d0, d1, d2 = masks[DISTANCE, a], masks[DISTANCE + 1, a], masks[DISTANCE + 2, a]
-    d3, d4 = masks[DISTANCE + 3, a], masks[DISTANCE + 4, a]
+    one, reached = np.uint64(1), masks[a, REACHED]
+    conjugated, in_ring = masks[a, ALL_CONJUGATED], masks[a, ALL_IN_RING]
+    d0, d1, d2 = masks[a, DISTANCE], masks[a, DISTANCE + 1], masks[a, DISTANCE + 2]
+    d3, d4 = masks[a, DISTANCE + 3], masks[a, DISTANCE + 4]
     for j in range(min(len(pairs), 64)):
         bit = np.uint64(j)
         distance = d0 >> bit & one | (d1 >> bit & one) << 1 | (d2 >> bit & one) << 2
