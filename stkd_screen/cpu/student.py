@@ -132,7 +132,9 @@ class _FeedForward:
     def __call__(self, x: np.ndarray, normed: Matrix, out: Matrix, space: Space) -> None:
         """Changes x (N, D), whose norm is `normed`, and makes `out` the next norm of it."""
         wide = self.up.product(normed, space, "wide")
-        hidden = space.matrix("hidden", len(x), self.up.product.outputs, self.up.product.dtype)
+        # What is of the same format takes the place of the product, so that less has to stay in the cache.
+        name = "rounded" if self.up.product.dtype == torch.int8 else "wide"
+        hidden = space.matrix(name, len(x), self.up.product.outputs, self.up.product.dtype)
         gelu(*wide, self.up.bias, _rows(space, hidden), hidden.array, hidden.steps)
         branch = self.down.product(hidden, space, "branch")
         add_and_norm(*branch, self.down.bias, x, *self.next_norm, _rows(space, out), out.array, out.steps)
