@@ -214,7 +214,8 @@ class Student(nn.Module):
             nn.Linear(config.width, config.width), nn.GELU(), nn.Linear(config.width, config.targets)
         )
         self.fingerprint = FingerprintHead(config) if config.fingerprint else None
-        self._initialise()
+        if not self.table.is_meta:  # there it would load PyTorch's compiler, a second's work
+            self._initialise()
 
     def _initialise(self) -> None:
         nn.init.normal_(self.table, std=0.5)  # four to ten of them are summed: about unit variance a token

@@ -88,3 +88,12 @@ def test_files_stay_readable():
     for path in PACKAGE.rglob("*.py"):
         lines = len(path.read_text(encoding="utf-8").splitlines())
         assert lines <= 400, f"{path}: {lines} lines"
+
+
+def test_embedding_on_a_cpu_loads_no_compiler():
+    """PyTorch's takes a second, which a model on the device `meta` loads by giving it values."""
+    code = (
+        "import sys; import stkd_screen; stkd_screen.load('small', 'cpu').embed(['CCO']); "
+        "print('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

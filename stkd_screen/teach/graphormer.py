@@ -154,7 +154,8 @@ class Graphormer(nn.Module):
         self.readout = nn.Linear(config.width, config.targets)
         first = torch.tensor([0, *ATOM_FEATURES.values()][:-1], device="cpu").cumsum(0)  # no weight to load
         self.register_buffer("first_entry", first.int(), persistent=False)
-        self._initialise()
+        if not self.atoms.is_meta:  # there it would load PyTorch's compiler, a second's work
+            self._initialise()
 
     def _initialise(self) -> None:
         nn.init.normal_(self.atoms, std=len(ATOM_FEATURES) ** -0.5)  # that many are summed
