@@ -22,6 +22,7 @@ from stkd_screen.student import Student
 
 # Tokens a forward pass: enough to keep the matrix products busy, small enough for cache or memory.
 BATCH_TOKENS = {"cpu": 2048, "cuda": 262_144}
+MOST_BESIDE_A_GPU = 8  # threads: they lay out batches of some two million molecules a second
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -51,11 +52,14 @@ class ForwardPass:
     ) -> None:
         self.device = student.table.device
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.device.type]
+        on_gpu = self.device.type == "cuda"
+        threads = torch.get_num_threads()
         # A compiled student takes all of a CPU for each batch.
-        self._threads = 1 if self.device.type == "cpu" and compile else torch.get_num_threads()
+        self._threads = min(threads, MOST_BESIDE_A_GPU) if on_gpu else 1 if compile else threads
         self._halving = Lock()
-        # torch.compile and what it makes are for one thread at a time. A GPU is only told here what to do.
-        self._running: AbstractContextManager[object] = Lock() if compile else nullcontext()
+        # What torch.compile makes is for one thread at a time. So is a GPU: it is only told here what to do, in
+        # no time, and the memory of one batch is free for the next.
+        self._running: AbstractContextManager[object] = Lock() if compile or on_gpu else nullcontext()
         self._student, self._compiled = student, compile
         self._autocast = precision
         self._run: Callable[..., tuple[Tensor, Tensor]] = student
