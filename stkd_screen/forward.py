@@ -57,8 +57,8 @@ class ForwardPass:
         # A compiled student takes all of a CPU for each batch.
         self._threads = min(threads, MOST_BESIDE_A_GPU) if on_gpu else 1 if compile else threads
         self._halving = Lock()
-        # What torch.compile makes is for one thread at a time. So is a GPU: it is only told here what to do, in
-        # no time, and the memory of one batch is free for the next.
+        # What torch.compile makes is for one thread at a time. So is a GPU: it is only told here what to do,
+        # in no time, and the memory of one batch is free for the next.
         self._running: AbstractContextManager[object] = Lock() if compile or on_gpu else nullcontext()
         self._student, self._compiled = student, compile
         self._autocast = precision
