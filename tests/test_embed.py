@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 
 from stkd_screen import load
 from stkd_screen.background import in_background
-from stkd_screen.embed import embed
+from stkd_screen.embed import TABLE_THREADS, embed
 from stkd_screen.errors import InputError, OutputError, StkdError
 from stkd_screen.output import METADATA_KEY, OutputOptions, result_table
 from stkd_screen.parts.outputs import output_at
@@ -58,6 +58,19 @@ def test_one_row_for_each_record_in_order(encoder, library, tmp_path):
         "domain", "embedding", "error", "warning",
     ]  # fmt: skip
     assert summary.records == len(written) and summary.bad.total() == 2
+
+
+@pytest.mark.parametrize("limit", [None, 61])
+def test_several_threads_make_the_same_rows(encoder, tmp_path, monkeypatch, limit):
+    """As beside a GPU."""
+    path = tmp_path / "library.smi"
+    path.write_text("".join(f"{'C' * (k % 30)}{'1' * (k % 13 == 5)}O m{k}\n" for k in range(200)))
+    run(encoder, path, tmp_path / "one.parquet", batch_size=7, limit=limit)
+    monkeypatch.setitem(TABLE_THREADS, "cpu", 3)
+    run(encoder, path, tmp_path / "three.parquet", batch_size=7, limit=limit)
+    one, three = (pl.read_parquet(tmp_path / name) for name in ("one.parquet", "three.parquet"))
+    assert one.height == (limit or 200) and one["error"].null_count() < one.height
+    assert_frame_equal(one, three)
 
 
 def test_numbers_have_no_dictionary(encoder, library, tmp_path):
