@@ -113,6 +113,19 @@ def test_several_threads_share_a_compiled_student(monkeypatch):
         np.testing.assert_allclose(ours[2], theirs[2], atol=1e-4)
 
 
+@pytest.mark.parametrize("preset", ["tiny", "small"])
+def test_a_compiled_student_is_one_graph_for_all_lengths(monkeypatch, preset):
+    """Over a mixed library nothing is compiled anew, nor left to PyTorch's own operators."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
+    forward = ForwardPass(Student(PRESETS[preset]).eval(), 300, compile=True)
+    first = [f"{'C' * k}{end}" for k in range(60) for end in ("O", "C(=O)O", "c1ccccc1", "C1CC1")]
+    list(forward.batches(pretransform(*pack_smiles(first))))
+    others = pretransform(*pack_smiles([*first[::-1], "CC.CC", "C1CC", "c1ccc2ccccc2c1", "C" * 90]))
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        assert sum(len(rows) for rows, *_ in forward.batches(others)) == len(others) - 1
+    assert forward._compiled
+
+
 def test_who_looks_away_leaves_no_thread_behind():
     before = threading.active_count()
     results = in_threads(lambda item: item, np.arange(1000), 4)
