@@ -1,10 +1,10 @@
-"""Work done ahead of its use, by other threads."""
+"""Work done by other threads, ahead of its use."""
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from queue import Full, Queue
-from threading import Event, Thread
+from threading import Condition, Event, Thread
 from typing import TypeVar, cast
 
 T = TypeVar("T")
@@ -64,33 +64,60 @@ def by_threads(
     *,
     ahead: int,
     initializer: Callable[[], None] | None = None,
-) -> Iterator[R]:
+) -> Generator[R]:
     """`function` of each item, in their order, by so many threads.
 
-    What fails, `function` or the items themselves, is raised after all results before it.
+    The items are taken by a thread of their own, so that no result waits for the next of them. What fails,
+    `function` or the items themselves, is raised after all results before it.
 
     Args:
-        ahead: most items that are begun before the result of the first is taken.
+        ahead: items, 1 or more, that are begun beyond the two or three at hand.
         initializer: called in each thread before it begins.
     """
-    begun: deque[Future[R]] = deque()
-    fault: Exception | None = None
-    source = iter(items)
-    with ThreadPoolExecutor(threads, initializer=initializer) as pool:
+    pool = ThreadPoolExecutor(threads, initializer=initializer)
+    begun = in_background((pool.submit(function, item) for item in items), depth=ahead)
+    try:
+        for future in begun:
+            yield future.result()
+    finally:
+        begun.close()
+        pool.shutdown(cancel_futures=True)
+
+
+class Turns:
+    """Who may work now: any number of threads, or a single one that asked to be alone."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._at_work = 0
+        self._want_to_be_alone = 0
+
+    @contextmanager
+    def beside_others(self) -> Iterator[None]:
+        """Wait until nobody is alone or wants to be."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._want_to_be_alone)
+            self._at_work += 1
         try:
-            while fault is None:
-                try:
-                    begun.append(pool.submit(function, next(source)))
-                except StopIteration:
-                    break
-                except Exception as error:
-                    fault = error
-                if len(begun) > ahead:
-                    yield begun.popleft().result()
-            while begun:
-                yield begun.popleft().result()
-            if fault is not None:
-                raise fault
+            yield
         finally:
-            for future in begun:
-                future.cancel()
+            self._done()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until nobody is at work; nobody begins meanwhile."""
+        with self._changed:
+            self._want_to_be_alone += 1
+            self._changed.wait_for(lambda: not self._at_work)
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._want_to_be_alone -= 1
+            self._done()
+
+    def _done(self) -> None:
+        with self._changed:
+            self._at_work -= 1
+            self._changed.notify_all()

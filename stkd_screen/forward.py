@@ -4,14 +4,14 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from threading import Lock
+from threading import Lock, RLock
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stkd_screen.background import by_threads
+from stkd_screen.background import Turns, by_threads
 from stkd_screen.batching import equal_length_batches
 from stkd_screen.cpu import CpuStudent
 from stkd_screen.errors import StkdError, StkdWarning, first_line
@@ -32,8 +32,8 @@ Result = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows, embeddings, standard
 class ForwardPass:
     """A student's forward pass in batches of one token count, on the device it is on.
 
-    Each of torch's threads takes batches of its own, so no result depends on their number; on a GPU what one
-    does on the host is hidden behind what is computed for another. A batch that does not fit into memory is
+    Threads take batches of their own, so no result depends on their number; on a GPU what one does on the
+    host is hidden behind what is computed for another. A batch that does not fit into memory is
     halved, and those after it are made as small; where torch.compile fails the student runs as it is.
 
     Args:
@@ -56,10 +56,11 @@ class ForwardPass:
         threads = torch.get_num_threads()
         # A compiled student takes all of a CPU for each batch.
         self._threads = min(threads, MOST_BESIDE_A_GPU) if on_gpu else 1 if compile else threads
+        self._turns = Turns()
         self._halving = Lock()
         # What torch.compile makes is for one thread at a time. So is a GPU: it is only told here what to do,
         # in no time, and the memory of one batch is free for the next.
-        self._running: AbstractContextManager[object] = Lock() if compile or on_gpu else nullcontext()
+        self._running: AbstractContextManager[object] = RLock() if compile or on_gpu else nullcontext()
         self._student, self._compiled = student, compile
         self._autocast = precision
         self._run: Callable[..., tuple[Tensor, Tensor]] = student
@@ -90,8 +91,8 @@ class ForwardPass:
             yield from parts
 
     def windows(self, windows: Iterable[Molecules]) -> Iterator[tuple[Molecules, list[Result]]]:
-        """Each window of molecules with its batches. Those of the next are begun before the last is done, so
-        that no thread and no device waits for the end of a window.
+        """Each window of molecules with its batches. Where there are several threads, those of the next
+        are begun before the last is done, so that no thread and no device waits for the end of a window.
 
         Raises and warns as `batches`; what `windows` raises comes after the windows before it.
         """
@@ -148,33 +149,26 @@ class ForwardPass:
 
     def _attempt(self, molecules: Molecules, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Embeddings and predictions of a batch; None where the memory does not suffice."""
-        try:
-            return self._results(molecules, batch)
-        except (torch.OutOfMemoryError, MemoryError):
-            pass  # outside of this block, for it keeps alive what took the memory
-        except torch.AcceleratorError as error:
-            raise StkdError(
-                f"{self.device} failed: {first_line(error)}; run the command again, or with --device cpu"
-            ) from error
-        except Exception as error:
-            if "can't allocate memory" not in str(error):  # torch's words on a CPU
-                if not self._compiled:
+        for turn in (self._turns.beside_others, self._turns.alone):  # others had the memory, perhaps
+            try:
+                with turn():
+                    return self._results(molecules, batch)
+            except torch.AcceleratorError as error:
+                raise StkdError(
+                    f"{self.device} failed: {first_line(error)}; run the command again, or with --device cpu"
+                ) from error
+            except Exception as error:
+                if not _is_of_memory(error):
                     raise
-                self._compiled = False
-                self._run = self._student
-                warnings.warn(
-                    f"torch.compile failed ({first_line(error)}); going on without it, which is slower; "
-                    "mostly what it lacks is a C compiler such as gcc",
-                    StkdWarning,
-                    stacklevel=2,
-                )
-                return self._attempt(molecules, batch)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+            if self.device.type == "cuda":  # outside of that block, which keeps alive what took the memory
+                torch.cuda.empty_cache()
         return None
 
     def _results(self, molecules: Molecules, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.to_host(self.run(self.to_device(self.lay_out(molecules, batch))))
+        arrays = self.lay_out(molecules, batch)
+        with self._running:  # the arrays of threads that wait take no memory of a GPU
+            results = self.run(self.to_device(arrays))
+        return self.to_host(results)
 
     def lay_out(self, molecules: Molecules, batch: np.ndarray) -> tuple[np.ndarray, ...]:
         """What a student reads of a batch: tokens (B, T, entries), numbers of atoms (B,), pairs (B, T, T)."""
@@ -187,6 +181,18 @@ class ForwardPass:
     def run(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Embeddings (B, E) and standardised predictions (B, targets), on the device."""
         with self._running, autocast(self.device, self._autocast):
+            try:
+                return self._run(*tensors)
+            except Exception as error:
+                if not self._compiled or _is_of_memory(error) or isinstance(error, torch.AcceleratorError):
+                    raise
+                self._compiled, self._run = False, self._student
+                warnings.warn(
+                    f"torch.compile failed ({first_line(error)}); going on without it, which is slower; "
+                    "mostly what it lacks is a C compiler such as gcc",
+                    StkdWarning,
+                    stacklevel=2,
+                )
             return self._run(*tensors)
 
     def to_host(self, results: tuple[Tensor, Tensor]) -> tuple[np.ndarray, np.ndarray]:
@@ -209,6 +215,11 @@ class ForwardPass:
                 StkdWarning,
                 stacklevel=2,
             )
+
+
+def _is_of_memory(error: Exception) -> bool:
+    on_cpu = "can't allocate memory" in str(error)  # torch's words
+    return on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def in_threads(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:

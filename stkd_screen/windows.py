@@ -182,7 +182,7 @@ def tabulate(
         return window, *result_table(*of_window, weights, options, window.first_row)
 
     try:
-        for window, table, bad, warnings in by_threads(rows, windows, threads, ahead=threads - 1):
+        for window, table, bad, warnings in by_threads(rows, windows, threads, ahead=threads):
             if strict and bad:
                 ending.fault = _first_bad(window.records, table)
                 return

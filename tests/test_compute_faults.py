@@ -1,6 +1,9 @@
 """A machine that fails: too little memory, no compiler, a GPU out of order, a model that gives NaN."""
 
+import time
 import warnings
+from functools import partial
+from threading import Lock
 
 import numpy as np
 import polars as pl
@@ -59,6 +62,34 @@ def test_out_of_memory_halves_the_batches_and_goes_on(encoder, monkeypatch, most
     assert max(asked) <= most_tokens
 
 
+def test_a_batch_that_fits_alone_waits_for_the_others_and_is_not_halved(encoder, monkeypatch):
+    """Threads whose batches do not fit beside each other."""
+    whole = encoder.embed(SMILES, embedding_dtype="float32")
+    forward, lock, taken, refused = encoder.forward._run, Lock(), [0], []
+
+    def run(tokens, n_atoms, pairs):
+        size = tokens.shape[0] * tokens.shape[1]
+        with lock:
+            if taken[0] + size > 400:
+                refused.append(size)
+                raise CUDA_IS_FULL
+            taken[0] += size
+        try:
+            time.sleep(0.002)
+            return forward(tokens, n_atoms, pairs)
+        finally:
+            with lock:
+                taken[0] -= size
+
+    monkeypatch.setattr(encoder.forward, "_run", run)
+    monkeypatch.setattr(encoder.forward, "_threads", 4)
+    monkeypatch.setattr(encoder.forward, "batch_tokens", 400)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", StkdWarning)
+        assert_frame_equal(encoder.embed(SMILES, embedding_dtype="float32"), whole, abs_tol=1e-4)
+    assert len(refused) > 3 and encoder.forward.batch_tokens == 400
+
+
 def test_out_of_memory_on_a_cpu_halves_the_batches_too(encoder, monkeypatch):
     with pytest.raises(RuntimeError) as told:  # in torch's own words
         torch.empty(2**60)
@@ -88,6 +119,18 @@ def test_no_compiler_is_told_once_and_the_student_runs_as_it_is(toy, encoder, mo
     with warnings.catch_warnings():
         warnings.simplefilter("error", StkdWarning)
         compiled.embed(SMILES[:9])
+
+
+def test_several_threads_that_lack_a_compiler_are_told_once(toy, encoder, monkeypatch):
+    def lacking(*_):
+        raise FileNotFoundError("gcc")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=lacking))
+    compiled = Encoder(load_weights(toy.weights), "cpu", compile=True, precision="float32", batch_tokens=100)
+    monkeypatch.setattr(compiled.forward, "_threads", 4)
+    with pytest.warns(StkdWarning) as told:
+        assert_frame_equal(compiled.embed(SMILES[:90]), encoder.embed(SMILES[:90]), abs_tol=1e-4)
+    assert len(told) == 1
 
 
 def test_an_error_of_the_model_itself_is_not_taken_for_one_of_the_compiler(encoder, monkeypatch):

@@ -1,6 +1,7 @@
 """The forward pass: batches, threads and what they may not change."""
 
 import threading
+import time
 from functools import partial
 from itertools import pairwise
 
@@ -80,6 +81,20 @@ def test_a_fault_of_the_items_comes_after_what_was_begun():
     assert seen == [1, 2, 3, 4, 5]
 
 
+def test_no_result_waits_for_items_that_do_not_come():
+    more = threading.Event()
+
+    def items():
+        yield 1
+        more.wait(60)
+        yield 2
+
+    results = in_threads(lambda item: item + 1, items(), 2)
+    assert next(results) == 2 and not more.is_set()
+    more.set()
+    assert list(results) == [3]
+
+
 def test_windows_are_as_each_alone_and_the_next_is_begun_before_the_last_is_done(threads):
     threads(2)
     student = Student(PRESETS["small"]).eval()
@@ -107,10 +122,21 @@ def test_several_threads_share_a_compiled_student(monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     student, molecules = Student(PRESETS["small"]).eval(), pretransform(*pack_smiles(SMILES))
     forward, compiled = ForwardPass(student, 300), ForwardPass(student, 300, compile=True)
-    compiled._threads = 4
+    run, at_work, most_at_work = compiled._run, [0], [0]
+
+    def counted(*tensors):
+        at_work[0] += 1
+        most_at_work[0] = max(*most_at_work, *at_work)
+        time.sleep(0.001)
+        results = run(*tensors)
+        at_work[0] -= 1
+        return results
+
+    compiled._run, compiled._threads = counted, 4
     for ours, theirs in zip(compiled.batches(molecules), forward.batches(molecules), strict=True):
         assert np.array_equal(ours[0], theirs[0])
         np.testing.assert_allclose(ours[2], theirs[2], atol=1e-4)
+    assert compiled._compiled and most_at_work == [1]
 
 
 @pytest.mark.parametrize("preset", ["tiny", "small"])
