@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from queue import Full, Queue
+from queue import Empty, Full, Queue
 from threading import Condition, Event, Thread
 from typing import TypeVar, cast
 
@@ -11,11 +11,17 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_background(items: Iterable[T], depth: int = 2) -> Generator[T]:
+def in_background(
+    items: Iterable[T], depth: int = 2, *, should_stop: Callable[[], bool] | None = None
+) -> Generator[T]:
     """The same items, made by a thread of their own at most `depth` ahead of their use.
 
     Close it (`contextlib.closing`) where the loop may end early: that waits for the thread, which must not
     be in the middle of a computation when the program ends.
+
+    Args:
+        should_stop: for items that may not come, such as those of standard input: asked while none does, and
+            when it says so, the items end. A thread that waits for its input then is left to itself.
     """
     ready: Queue[tuple[T | None, BaseException | None]] = Queue(depth)
     abandoned = Event()
@@ -46,7 +52,12 @@ def in_background(items: Iterable[T], depth: int = 2) -> Generator[T]:
     thread.start()
     try:
         while True:
-            item, fault = ready.get()
+            try:
+                item, fault = ready.get(timeout=None if should_stop is None else 0.2)
+            except Empty:
+                if should_stop is not None and should_stop():
+                    return
+                continue
             if isinstance(fault, StopIteration):
                 return
             if fault is not None:
@@ -54,7 +65,7 @@ def in_background(items: Iterable[T], depth: int = 2) -> Generator[T]:
             yield cast(T, item)
     finally:
         abandoned.set()
-        thread.join()
+        thread.join(None if should_stop is None else 1.0)
 
 
 def by_threads(

@@ -179,7 +179,7 @@ class _Run:
 
     def _embed(self, manifest: Manifest) -> None:
         read = ((records, self.reader.bytes_read, self.reader.fault) for records in self.reader)
-        with closing(in_background(read)) as batches:
+        with closing(in_background(read, should_stop=self.should_stop)) as batches:
             with closing(StoredRecords(self.output, manifest)) as stored:
                 fault_before = pass_over(
                     batches, manifest.rows, stored, self.limit, self.should_stop, self._passed
@@ -195,7 +195,7 @@ class _Run:
                 ending=ending,
             )
             with closing(in_background(encoded)) as ahead:
-                windows = tabulate(
+                tables = tabulate(
                     ahead,
                     self.encoder.weights,
                     self.options,
@@ -203,10 +203,11 @@ class _Run:
                     strict=self.strict,
                     ending=ending,
                 )
-                for part in by_part(windows, self.rows_per_part, self.reader.batch_size):
-                    manifest = manifest.with_part(self._write_part(manifest, part))
-                    self.output.save(manifest)
-                    self.parts_safe, self.summary.output_bytes = len(manifest.parts), manifest.size
+                with closing(tables) as windows:
+                    for part in by_part(windows, self.rows_per_part, self.reader.batch_size):
+                        manifest = manifest.with_part(self._write_part(manifest, part))
+                        self.output.save(manifest)
+                        self.parts_safe, self.summary.output_bytes = len(manifest.parts), manifest.size
         if ending.fault:
             raise ending.fault
         if not ending.stopped:

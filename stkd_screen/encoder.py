@@ -130,6 +130,8 @@ class Encoder:
 
         if isinstance(smiles, str):
             raise TypeError("embed takes a sequence of SMILES; for a single one give [smiles]")
+        if smiles is None:  # Polars would make a series of nothing
+            raise TypeError("embed takes a list, a NumPy array or a Polars series of strings, not None")
         chosen = OutputOptions(**options).checked(self.weights)  # type: ignore[arg-type]
         try:
             series = pl.Series(smiles, dtype=pl.String)

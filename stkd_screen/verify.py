@@ -64,6 +64,9 @@ def verify(
 
 
 def _find(path: Path) -> tuple[OutputFile | OutputFolder, Manifest]:
+    whole = OutputFile(path.with_suffix(""))
+    if path == whole.work:  # as `embed` names it where it was stopped
+        path = whole.path
     place = OutputFolder(path) if path.is_dir() else OutputFile(path)
     manifest = place.finished() or place.unfinished()
     if manifest is None:
@@ -91,7 +94,8 @@ def _check_complete(manifest: Manifest) -> Check:
         return Check(
             "output", False, f"{manifest.rows:,} rows, then the input failed: {manifest.input_fault}"
         )
-    return Check("output", True, f"complete, {manifest.rows:,} rows in {len(manifest.parts):,} parts")
+    parts = f"{len(manifest.parts):,} part{'s' * (len(manifest.parts) != 1)}"
+    return Check("output", True, f"complete, {manifest.rows:,} rows in {parts}")
 
 
 def _check_parts(place: OutputFile | OutputFolder, manifest: Manifest) -> Check:

@@ -1,7 +1,7 @@
 """From records to results, a window of records at a time."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -85,6 +85,8 @@ def pass_over(
     row, fault_before = 0, None
     while row < done and not should_stop():
         records, bytes_read, fault_before = next(batches, (None, 0, None))
+        if records is None and should_stop():
+            break
         if records is None:
             raise InputError(f"the input ends after {row:,} records, but {done:,} are done; {_CHANGED}")
         rest = records.head(done - row)
@@ -120,7 +122,7 @@ def encode(
         encoder: the model.
         options: checked against its weights.
         limit: most records of the whole input.
-        should_stop: asked after each window.
+        should_stop: asked after each window; where the input does not go on, it ends when this says so.
         ending: filled in; its input fault is at first that of the records before `row`.
 
     Raises:
@@ -151,6 +153,7 @@ def encode(
                 ending.stopped = should_stop()
                 if ending.stopped:
                     return
+        ending.stopped = should_stop()
     except InputError as fault:  # of the reader, behind all that it could read
         if not row:
             raise
@@ -165,7 +168,7 @@ def tabulate(
     threads: int,
     strict: bool,
     ending: Ending,
-) -> Iterator[Window]:
+) -> Generator[Window]:
     """The output rows of each window. It never raises: `ending` says what happened.
 
     Args:
@@ -182,11 +185,12 @@ def tabulate(
         return window, *result_table(*of_window, weights, options, window.first_row)
 
     try:
-        for window, table, bad, warnings in by_threads(rows, windows, threads, ahead=threads):
-            if strict and bad:
-                ending.fault = _first_bad(window.records, table)
-                return
-            yield Window(table, bad, warnings, window.bytes_read)
+        with closing(by_threads(rows, windows, threads, ahead=threads)) as tables:
+            for window, table, bad, warnings in tables:
+                if strict and bad:
+                    ending.fault = _first_bad(window.records, table)
+                    return
+                yield Window(table, bad, warnings, window.bytes_read)
     except Exception as fault:
         ending.fault = fault
 

@@ -201,6 +201,26 @@ def test_verify_exits_1_where_something_fails(stkd_screen, toy, tmp_path):
     assert stkd_screen("verify", tmp_path / "gone").returncode == 1
 
 
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_an_input_that_does_not_come_is_not_waited_for(toy, tmp_path, end):
+    output = tmp_path / "out.parquet"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stkd_screen", "embed", "-", "--model", toy.weights, "-o", output],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin and process.stderr
+    process.stdin.write("CCO a\n")
+    process.stdin.flush()
+    while not list(tmp_path.glob("*.partial/.lock")) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(end)
+    assert process.wait(60) == 128 + end
+    error = process.stderr.read()
+    assert "0 rows are safe" in error and "Fatal" not in error and not output.exists()
+
+
 @pytest.mark.parametrize("stop", ["strict", "interrupt"])
 def test_a_run_that_stops_in_the_middle_ends_cleanly(toy, tmp_path, stop):
     """Not by an abort of the process while a thread still computes."""

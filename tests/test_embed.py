@@ -336,12 +336,29 @@ def test_windows_are_put_together_in_order(encoder, monkeypatch):
 def test_a_single_string_is_refused(encoder):
     with pytest.raises(TypeError, match=r"give \[smiles\]"):
         encoder.embed("CCO")
+    with pytest.raises(TypeError, match="not None"):
+        encoder.embed(None)
 
 
 def test_an_empty_input_gives_an_empty_table(encoder, tmp_path):
     (tmp_path / "empty.smi").write_text("")
     summary = run(encoder, tmp_path / "empty.smi", tmp_path / "out.parquet")
     assert summary.records == 0 and pl.read_parquet(tmp_path / "out.parquet").height == 0
+
+
+def test_in_background_waits_for_no_item_that_does_not_come_when_it_is_to_stop():
+    more, stop = Event(), Event()
+
+    def items():
+        yield 1
+        more.wait(60)
+        yield 2
+
+    found = in_background(items(), should_stop=stop.is_set)
+    assert next(found) == 1
+    stop.set()
+    assert list(found) == []
+    more.set()
 
 
 def test_in_background_keeps_order_and_raises_in_place():

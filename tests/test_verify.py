@@ -136,6 +136,7 @@ def test_an_unfinished_run_is_incomplete_and_otherwise_sound(encoder, made, tmp_
     run(encoder, made / "in.smi", tmp_path / output, stop_after=4)
     assert list(failing(tmp_path / output)) == ["output"]
     assert "rows so far" in failing(tmp_path / output)["output"]
+    assert failing(output_at(tmp_path / output).work) == failing(tmp_path / output)
 
 
 def test_a_limited_run_holds(encoder, made, tmp_path):

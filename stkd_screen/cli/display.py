@@ -183,10 +183,15 @@ class TrainingDisplay:
             )
 
 
-class EmbedDisplay:
-    """A progress bar by input bytes; silent where standard error is no terminal."""
+_WHOLE = 1_000_000  # of a progress bar
 
-    def __init__(self, console: Console, reader: "RecordReader") -> None:
+
+class EmbedDisplay:
+    """A progress bar by input bytes, or by records of a limit where these are further; silent where standard
+    error is no terminal.
+    """
+
+    def __init__(self, console: Console, reader: "RecordReader", limit: int | None = None) -> None:
         self.bar = Progress(
             BarColumn(),
             TaskProgressColumn(),
@@ -196,7 +201,9 @@ class EmbedDisplay:
             disable=not console.is_terminal,
         )
         self.faults_shown = 0
-        self.task = self.bar.add_task("embed", total=reader.bytes_total, records="0", rate="-")
+        self.bytes_total, self.limit = reader.bytes_total, limit
+        total = None if limit is None and self.bytes_total is None else _WHOLE
+        self.task = self.bar.add_task("embed", total=total, records="0", rate="-")
 
     def __enter__(self) -> "EmbedDisplay":
         self.bar.start()
@@ -211,11 +218,14 @@ class EmbedDisplay:
             "records": f"{summary.records:,}",
             "rate": "-" if passing_over else f"{summary.rate:,.0f}",
         }
+        of_bytes = summary.bytes_read / self.bytes_total if self.bytes_total else 0.0
+        of_limit = summary.records / self.limit if self.limit else 0.0
+        completed = int(_WHOLE * max(of_bytes, of_limit))
         if passing_over:
             # What is passed over says nothing of the time that the rest will take.
-            self.bar.reset(self.task, completed=summary.bytes_read, **shown)
+            self.bar.reset(self.task, completed=completed, **shown)
         else:
-            self.bar.update(self.task, completed=summary.bytes_read, **shown)
+            self.bar.update(self.task, completed=completed, **shown)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -108,7 +108,7 @@ def embed(
         inputs, smiles_column=smiles_column, id_column=id_column, batch_size=window, exclude=place
     )
     stopping = "finishing the part in hand, a few seconds; Ctrl-C again stops at once and loses it"
-    with interrupts_ask(stopping) as stop, EmbedDisplay(console, reader) as display:
+    with interrupts_ask(stopping) as stop, EmbedDisplay(console, reader, limit) as display:
         summary = run_embed(
             reader,
             encoder,

@@ -40,7 +40,7 @@ class Space:
 
     def matrix(self, name: str, N: int, W: int, dtype: torch.dtype) -> Matrix:
         """Of float32, bfloat16, int8, or int32; always the same for a name."""
-        key = (name, N, W)
+        key = (name, N, W, dtype)
         if key not in self._matrices:
             rows = ROWS_OF_A_PRODUCT[dtype]
             tensor = self._tensor(name, (math.ceil(N / rows) * rows, W), dtype)
@@ -58,4 +58,5 @@ class Space:
             self._matrices.clear()
         if tensor is None or grows:
             tensor = self._tensors[name] = torch.empty(size, dtype=dtype)
+        assert tensor.dtype == dtype, f"{name!r} is of {tensor.dtype}"
         return tensor[:size].view(shape)

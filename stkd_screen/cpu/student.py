@@ -33,7 +33,8 @@ class CpuStudent:
     The student must not change afterwards: of some of its parameters this holds copies.
 
     Args:
-        dtype: of the matrix products over all tokens: float32, bfloat16 or int8. Everything else is float32.
+        dtype: of the matrix products over all tokens, and of [V]'s last feed-forward: float32, bfloat16 or
+            int8. Everything else is float32.
     """
 
     def __init__(self, student: Student, dtype: torch.dtype = torch.float32) -> None:

@@ -154,7 +154,7 @@ def open_text(path: Path) -> TextStream:
     if str(path) == "-":
         if sys.stdin is None:
             raise InputError("<stdin>: standard input is closed; give it a pipe or a file, or name a file")
-        raw = _Counted(sys.stdin.buffer)
+        raw = _Counted(_standard_input())
     else:
         raw = _Counted(open_file(path))
     try:
@@ -180,6 +180,14 @@ def open_text(path: Path) -> TextStream:
     elif found == ".zst":
         opened = _Zstd(raw)
     return TextStream(raw, opened, str(path))
+
+
+def _standard_input() -> BinaryIO:
+    """Through a file of our own: the program could not end while a thread waits in that of `sys`."""
+    try:
+        return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+    except (OSError, AttributeError):  # of a program that has put something else in its place
+        return sys.stdin.buffer
 
 
 def open_file(path: Path) -> BinaryIO:
