@@ -25,7 +25,7 @@ FROM_VIRTUAL = BOND_SHAPES * (FARTHEST[0] + 1)
 TO_VIRTUAL, VIRTUAL_ITSELF = FROM_VIRTUAL + 1, FROM_VIRTUAL + 2
 PAIRS = VIRTUAL_ITSELF + 1
 
-# The searches from all atoms go on at once, a bit of a word each. Of an atom, the searches that
+# The searches from 64 atoms go on at once, a bit of a word each. Of an atom, the searches that
 REACHED = 0  # have come to it
 FRESH, CONJUGATED, IN_RING = 1, 2, 3  # came last; of these, on a way all conjugated, all in rings
 NEXT, NEXT_CONJUGATED, NEXT_IN_RING = 4, 5, 6  # are about to come
@@ -36,7 +36,7 @@ MASKS = DISTANCE + 5
 
 def pair_space(n_atoms: int) -> np.ndarray:
     """Scratch memory of `find_pairs` for up to that many atoms."""
-    return np.empty((n_atoms * -(-n_atoms // 64), MASKS), np.uint64)
+    return np.empty((n_atoms, MASKS), np.uint64)
 
 
 @compiled
@@ -49,55 +49,59 @@ def find_pairs(n, atoms, bonds, ends, masks, pairs):
         masks: see `pair_space`.
         pairs: (1 + n, 1 + n) uint8, of [V] and the atoms: row i, column j is the way from i to j.
     """
-    words = index((n + 63) // 64)
-    size = index(n) * words
-    for k in range(MASKS):
-        for a in range(size):
-            masks[index(a), index(k)] = 0
+    pairs[0, 0] = VIRTUAL_ITSELF
     for i in range(n):
-        bit = np.uint64(1) << np.uint64(i % 64)
-        a = index(i) * words + index(i // 64)
+        pairs[0, 1 + i] = FROM_VIRTUAL
+        pairs[1 + i, 0] = TO_VIRTUAL
+    for first in range(0, n, 64):
+        _search(n, first, min(first + 64, n), atoms, bonds, ends, masks)
+        for i in range(n):
+            _write(masks, index(i), pairs[1 + i, 1 + first :])
+
+
+@compiled
+def _search(n, first, last, atoms, bonds, ends, masks):
+    """Breadth first from up to 64 atoms."""
+    for i in range(n):
+        for k in range(MASKS):
+            masks[index(i), index(k)] = 0
+    for i in range(first, last):
+        bit = np.uint64(1) << np.uint64(i - first)
+        a = index(i)
         masks[a, REACHED] = masks[a, FRESH] = masks[a, CONJUGATED] = masks[a, IN_RING] = bit
         masks[a, ALL_CONJUGATED] = masks[a, ALL_IN_RING] = bit
     distance, found = 0, True
     while found:
         distance = min(distance + 1, FARTHEST[0])
-        _step(n, words, atoms, bonds, ends, masks)
-        found = _arrive(size, distance, masks)
-    pairs[0, 0] = VIRTUAL_ITSELF
-    for i in range(n):
-        pairs[0, 1 + i] = FROM_VIRTUAL
-        pairs[1 + i, 0] = TO_VIRTUAL
-        for w in range(words):
-            _write(masks, index(i) * words + index(w), pairs[1 + i, 1 + 64 * w :])
+        _step(n, atoms, bonds, ends, masks)
+        found = _arrive(n, distance, masks)
 
 
 @compiled
-def _step(n, words, atoms, bonds, ends, masks):
+def _step(n, atoms, bonds, ends, masks):
     """From each atom to its neighbours."""
     for i in range(n):
-        for w in range(words):
-            a = index(i) * words + index(w)
-            found = conjugated = in_ring = np.uint64(0)
-            for place in range(atoms[i].first, atoms[index(i) + index(1)].first):
-                end = ends[index(place)]
-                b = index(end.atom) * words + index(w)
-                bond = bonds[index(end.bond)]
-                found |= masks[b, FRESH]
-                # Of several shortest paths each may have shapes that all of its bonds share.
-                conjugated |= masks[b, CONJUGATED] * np.uint64(bond.conjugated)
-                in_ring |= masks[b, IN_RING] * np.uint64(bond.in_ring)
-            found &= ~masks[a, REACHED]
-            masks[a, NEXT] = found
-            masks[a, NEXT_CONJUGATED] = conjugated & found
-            masks[a, NEXT_IN_RING] = in_ring & found
+        a = index(i)
+        found = conjugated = in_ring = np.uint64(0)
+        for place in range(atoms[a].first, atoms[a + index(1)].first):
+            end = ends[index(place)]
+            b, bond = index(end.atom), bonds[index(end.bond)]
+            found |= masks[b, FRESH]
+            # Of several shortest paths each may have shapes that all of its bonds share.
+            conjugated |= masks[b, CONJUGATED] * np.uint64(bond.conjugated)
+            in_ring |= masks[b, IN_RING] * np.uint64(bond.in_ring)
+        found &= ~masks[a, REACHED]
+        masks[a, NEXT] = found
+        masks[a, NEXT_CONJUGATED] = conjugated & found
+        masks[a, NEXT_IN_RING] = in_ring & found
 
 
 @compiled
-def _arrive(size, distance, masks):
+def _arrive(n, distance, masks):
     """Whether any search has come to another atom."""
     any_found = np.uint64(0)
-    for a in range(size):
+    for i in range(n):
+        a = index(i)
         found = masks[a, NEXT]
         any_found |= found
         masks[a, REACHED] |= found
