@@ -7,6 +7,8 @@ from queue import Empty, Full, Queue
 from threading import Condition, Event, Thread
 from typing import TypeVar, cast
 
+_PATIENCE = 3.0  # seconds for a thread to end that may be waiting for its input
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -65,7 +67,7 @@ def in_background(
             yield cast(T, item)
     finally:
         abandoned.set()
-        thread.join(None if should_stop is None else 1.0)
+        thread.join(None if should_stop is None else _PATIENCE)
 
 
 def by_threads(

@@ -86,7 +86,8 @@ def load(typing, matrix, row, other, column):  # type: ignore[no-untyped-def]
         return None
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        places = (_place(context, builder, signature, arguments, row, _EIGHT_FLOATS) for row in (1, ROWS))
+        # The arguments that name the rows: where a vector holds one, it is the first.
+        places = (_place(context, builder, signature, arguments, k, _EIGHT_FLOATS) for k in (1, ROWS))
         return _of_rows(builder, *(builder.load(place, align=4) for place in places))
 
     return vector(matrix, row, other, column), generate
