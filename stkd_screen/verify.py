@@ -64,11 +64,10 @@ def verify(
 
 
 def _find(path: Path) -> tuple[OutputFile | OutputFolder, Manifest]:
-    whole = OutputFile(path.with_suffix(""))
-    if path == whole.work:  # as `embed` names it where it was stopped
-        path = whole.path
     place = OutputFolder(path) if path.is_dir() else OutputFile(path)
     manifest = place.finished() or place.unfinished()
+    if manifest and path.is_dir() and any(part.file is None for part in manifest.parts):
+        place = OutputFile(path.with_suffix(""))  # that was the working folder of a file
     if manifest is None:
         raise OutputError(f"{path} {_why_not(path)}; give what stkd-screen embed wrote")
     return place, manifest

@@ -139,6 +139,14 @@ def test_an_unfinished_run_is_incomplete_and_otherwise_sound(encoder, made, tmp_
     assert failing(output_at(tmp_path / output).work) == failing(tmp_path / output)
 
 
+def test_a_folder_may_be_the_one_that_one_is_in_or_have_any_name(made, tmp_path, monkeypatch):
+    shutil.copytree(made / "out", tmp_path / "out.partial")
+    found = [check.finding for check in verify(made / "out")][:5]
+    assert [check.finding for check in verify(tmp_path / "out.partial")][:5] == found
+    monkeypatch.chdir(made / "out")
+    assert [check.finding for check in verify(".")][:5] == found
+
+
 def test_a_limited_run_holds(encoder, made, tmp_path):
     run(encoder, made / "in.smi", tmp_path / "limited.parquet", limit=25)
     assert failing(tmp_path / "limited.parquet") == {}
