@@ -9,7 +9,7 @@ so no step goes from lane to lane, and each number is read as the matrix product
 
 import numpy as np
 
-from stkd_screen.cpu.kernels import helper, kernel
+from stkd_screen.cpu.loops import helper, kernel
 from stkd_screen.cpu.rows import put_rows, value_of
 from stkd_screen.cpu.vectors import (
     EIGHT,

@@ -80,7 +80,7 @@ class CpuStudent:
         for first, last in self._first_entries(entries):
             add_entries(entries, first, last, NOTHING, self._table, x)
         into = [*[normed] * len(self._layers), last_normed]
-        norm(x, *self._first_norm, _rows(space, into[0]), into[0].array, into[0].steps)
+        norm(x, *self._first_norm, *_target(into[0], space))
         for layer, out in zip(self._layers, into[1:], strict=True):
             layer(x, normed, atoms, codes, out, space)
         summary = self._last(x, last_normed.tensor.view(B, T, D), codes, space)
@@ -136,9 +136,9 @@ class _FeedForward:
         # What is of the same format takes the place of the product, so that less has to stay in the cache.
         name = "rounded" if self.up.product.dtype == torch.int8 else "wide"
         hidden = space.matrix(name, len(x), self.up.product.outputs, self.up.product.dtype)
-        gelu(*wide, self.up.bias, _rows(space, hidden), hidden.array, hidden.steps)
+        gelu(*wide, self.up.bias, *_target(hidden, space))
         branch = self.down.product(hidden, space, "branch")
-        add_and_norm(*branch, self.down.bias, x, *self.next_norm, _rows(space, out), out.array, out.steps)
+        add_and_norm(*branch, self.down.bias, x, *self.next_norm, *_target(out, space))
 
 
 class _AllTokens:
@@ -181,15 +181,7 @@ class _AllTokens:
             codes: (B, T, T) of pairs; (0, ...) where there are none.
         """
         branch = self.out(self.attend(normed, atoms, codes, space), space, "branch")
-        add_and_norm(
-            *branch,
-            self.no_bias,
-            x,
-            *self.feed_forward_norm,
-            _rows(space, normed),
-            normed.array,
-            normed.steps,
-        )
+        add_and_norm(*branch, self.no_bias, x, *self.feed_forward_norm, *_target(normed, space))
         self.feed_forward(x, normed, out, space)
 
     def attend(self, normed: Matrix, atoms: np.ndarray, codes: np.ndarray, space: Space) -> Matrix:
@@ -239,7 +231,7 @@ class _LastLayer:
             torch.from_numpy(x).view(B, T, D)[:, 0] + self.out(mixed.transpose(0, 1).flatten(1))
         ).numpy()
         normed = space.matrix("normed [V]", B, D, self.feed_forward.up.product.dtype)
-        norm(virtual, *self.feed_forward_norm, _rows(space, normed), normed.array, normed.steps)
+        norm(virtual, *self.feed_forward_norm, *_target(normed, space))
         state = torch.empty(B, D)
         self.feed_forward(virtual, normed, Matrix(state.numpy(), normed.steps[:0], state), space)
         return state
@@ -253,14 +245,15 @@ class _Head:
 
     def __call__(self, x: np.ndarray, normed: Matrix, B: int, space: Space) -> Tensor:
         """(B, E); `normed` becomes the head's own norm of x."""
-        norm(x, *self.norm, _rows(space, normed), normed.array, normed.steps)
+        norm(x, *self.norm, *_target(normed, space))
         sums = torch.empty(B, self.token.product.outputs)
         sum_of_gelu(*self.token.product(normed, space, "wide"), self.token.bias, len(x) // B, sums.numpy())
         return self.molecule(sums / 16)
 
 
-def _rows(space: Space, matrix: Matrix) -> np.ndarray:
-    return space.array("rows", BLOCK, matrix.array.shape[1])
+def _target(matrix: Matrix, space: Space) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a loop that makes a matrix takes: work space for some rows of it, it, and its steps."""
+    return space.array("rows", BLOCK, matrix.array.shape[1]), matrix.array, matrix.steps
 
 
 def _in_groups(heads: Tensor) -> Tensor:
