@@ -27,6 +27,15 @@ def test_version(stkd_screen):
     assert stkd_screen("--version").stdout == f"stkd-screen {__version__}\n"
 
 
+@pytest.mark.parametrize("command", ["embed", "distill"])
+def test_help_is_whole_in_a_narrow_terminal(stkd_screen, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = stkd_screen(command, "--help").stdout
+    assert "…" not in shown
+    longest = {"embed": "--largest-fragment", "distill": "--unlabelled-molecules"}[command]
+    assert longest in shown
+
+
 def test_embed_prints_a_summary_and_exits_0_with_bad_rows(stkd_screen, toy, tmp_path):
     (tmp_path / "in.smi").write_text("CCO ethanol\nC1CC ring\nC(C)(C)(C)(C)C five\n")
     result = stkd_screen("embed", tmp_path / "in.smi", "-o", tmp_path / "out.parquet", "--model", toy.weights)

@@ -29,7 +29,7 @@ app = typer.Typer(
     help="Screen molecule libraries: embeddings and HOMO / LUMO / gap straight from SMILES.",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # rich's tables of options cut their names at 80 columns
     pretty_exceptions_enable=False,
 )
 
@@ -47,17 +47,21 @@ def _options(
     pass
 
 
-app.command("embed")(embed.embed)
-app.command("verify")(verify.verify)
-app.command("index")(index.index)
-app.command("search")(search.search)
-app.command("distill")(distill.distill)
-app.command("teach")(teach.teach)
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("calibrate")(calibrate.calibrate)
-app.command("prepare")(prepare.prepare)
-app.add_typer(bench.app, name="bench")
+_COMMANDS = (
+    (embed.embed, "Embedding, HOMO, LUMO and gap of every molecule of a library."),
+    (verify.verify, "Check an output: parts, rows, order, results."),
+    (index.index, "Build a search index from embedded libraries."),
+    (search.search, "The molecules most like each query."),
+    (distill.distill, "Distil a SMILES student from graph Transformer teachers."),
+    (teach.teach, "Train a teacher, a Graphormer, on tables."),
+    (train.train, "Fit or fine-tune a student on tables."),
+    (evaluate.evaluate, "Errors of a model on tables, by target and split."),
+    (calibrate.calibrate, "Learn the expected error of each prediction."),
+    (prepare.prepare, "Read tables and libraries once, for many trainings."),
+)
+for command, summary in _COMMANDS:
+    app.command(command.__name__, short_help=summary)(command)
+app.add_typer(bench.app, name="bench", short_help="How fast this machine embeds, and how good a search is.")
 
 
 def _print_warning(

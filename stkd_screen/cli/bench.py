@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import polars as pl
     from rich.table import Table
 
-app = typer.Typer(invoke_without_command=True, rich_markup_mode="markdown")
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()
@@ -88,7 +88,7 @@ def _refuse_options(context: typer.Context) -> None:
             raise typer.BadParameter(f"{option} is given before {command!r}; give it after", ctx=context)
 
 
-@app.command("search")
+@app.command("search", short_help="How early a ranking finds the actives of a target.")
 def search(
     folder: Annotated[
         Path,
