@@ -126,6 +126,8 @@ def _gather(library: Library, old: Index | None, partial: Path, report: Report) 
             report("reading", done, total)
     if writer.rows == 0:
         names = ", ".join(map(str, library.files[:3]))
+        if library.rows == 0:
+            raise SearchError(f"{names}: no rows; embed a library that has molecules")
         raise SearchError(
             f"{names}: none of {library.rows:,} rows has an embedding; the column `error` says why"
         )
