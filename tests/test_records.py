@@ -4,10 +4,12 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import random
 import re
 import sys
 import uuid
+from threading import Event, Thread
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stkd_screen.errors import InputError, StkdWarning
-from stkd_screen.records import RecordReader, Records, open_text, smi
+from stkd_screen.records import RecordReader, Records, open_text, smi, streams
 
 TEXT = b"CCO ethanol\nc1ccccc1\tbenzene\nC methane\n"
 ROWS = [("CCO", "ethanol"), ("c1ccccc1", "benzene"), ("C", "methane")]
@@ -736,3 +738,36 @@ def test_batch_of_sliced_arrays_starts_at_offset_zero():
 def test_batch_size_must_be_positive(write):
     with pytest.raises(ValueError, match="batch_size"):
         RecordReader([write("x.smi", TEXT)], batch_size=0)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [(b"SMILES name\nC one\nCC two\nCC", b"C three\n"), (b"C one, methane\r\nCC two\r", b"\nCCC three\r\n")],
+    ids=["within a line", "within a line end"],
+)
+def test_records_of_a_pipe_that_keeps_one_waiting_come_without_those_after_them(
+    tmp_path, monkeypatch, pieces
+):
+    monkeypatch.setattr(streams, "_PATIENCE", 0.05)
+    path, taken = tmp_path / "slow.smi", Event()
+    os.mkfifo(path)
+    in_time = []
+
+    def give():
+        with path.open("wb", buffering=0) as pipe:
+            pipe.write(pieces[0])
+            in_time.append(taken.wait(20))
+            pipe.write(pieces[1])
+
+    giver = Thread(target=give)
+    giver.start()
+    batches = iter(RecordReader([path], batch_size=1000))
+    first = next(batches)
+    assert first.smiles.to_pylist() == ["C", "CC"]
+    Event().wait(0.2)  # meanwhile the reader finds nothing, some times over
+    taken.set()
+    (second,) = batches
+    giver.join()
+    assert in_time == [True]
+    assert (second.smiles.to_pylist(), second.id.to_pylist()) == (["CCC"], ["three"])
+    assert second.lines[0] == first.lines[1] + 1

@@ -45,7 +45,8 @@ class Spans:
 
 
 def read_smi(stream: TextStream, source: str, batch_size: int) -> Iterator[Records]:
-    """Batches of `batch_size` records, the last one shorter, and any of very long lines.
+    """Batches of `batch_size` records, the last one shorter, and any of very long lines. A pipe that keeps
+    one waiting is no reason to keep what it has given: such batches are shorter, too.
 
     A first line whose SMILES is a usual column name is a header. The same line further down, where files
     were put one behind another, is one too.
@@ -60,14 +61,15 @@ def read_smi(stream: TextStream, source: str, batch_size: int) -> Iterator[Recor
     fault: Damaged | None = None
     ended = False
     while not ended:
+        size = max(_BLOCK, len(text))  # doubling keeps a very long line linear
         try:
-            block = stream.read(max(_BLOCK, len(text)))  # doubling keeps a very long line linear
+            block = stream.read_soon(size)
         except Damaged as damage:
             fault, block = damage, b""
-        ended = not block
-        if torn:
-            block = block.removeprefix(b"\n")
-        torn = block.endswith(b"\r")
+        ended = stream.ended or fault is not None
+        whole = ended or len(block) < size or len(text) + len(block) >= BATCH_BYTES
+        if block:  # of a pipe there may be none yet
+            block, torn = block.removeprefix(b"\n") if torn else block, block.endswith(b"\r")
         text += _unix_newlines(block)
         if ended and not fault and text:
             text += b"\n"  # after a fault the last line is cut off: half a molecule is no record
@@ -79,7 +81,6 @@ def read_smi(stream: TextStream, source: str, batch_size: int) -> Iterator[Recor
         if header:
             text = _without(header, text)
         spans = find_records(text)
-        whole = ended or len(text) >= BATCH_BYTES
         rows = len(spans) if whole else len(spans) - len(spans) % batch_size
         raw = stream.taken - raw_before  # bytes behind this text
         for row in range(0, rows, batch_size):

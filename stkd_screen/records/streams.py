@@ -7,10 +7,13 @@ import io
 import lzma
 import os
 import re
+import stat
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from select import select
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -22,6 +25,7 @@ LONGEST_LINE = 1 << 26  # bytes: a line beyond this is no record, and would fill
 _CHUNK = 1 << 18  # most bytes a read: decompressors allot what is asked for and mostly fill a part
 _XZ_MEMORY = 1 << 30  # bytes: 16 times what xz -9 needs, a quarter of what a file can ask for
 _START = 16  # bytes that tell a compression
+_PATIENCE = 1.0  # seconds that what a pipe has given waits for more
 # How compressed data begins. No text of molecules does.
 _MAGIC = {
     ".gz": re.compile(rb"\x1f\x8b\x08"),
@@ -81,6 +85,7 @@ class TextStream(io.BufferedIOBase):
         self._source = source
         self._fault: Damaged | None = None
         self.delivered = 0  # decompressed bytes
+        self.ended = False  # all is delivered
         self.backlog = 0.0  # raw bytes that were taken but whose records were not handed out yet, estimated
 
     @property
@@ -116,6 +121,7 @@ class TextStream(io.BufferedIOBase):
             self._fault = _described(fault, self._decompressed is not self._raw)
             raise self._fault from fault
         self.delivered += len(data)
+        self.ended = not data
         return data
 
     def read(self, size: int | None = -1) -> bytes:
@@ -124,16 +130,24 @@ class TextStream(io.BufferedIOBase):
         Raises:
             InputError: all was asked for, and the input is damaged.
         """
-        everything = size is None or size < 0
-        left = sys.maxsize if size is None or size < 0 else size
+        if size is not None and size >= 0:
+            return self._gather(size)
+        try:
+            return b"".join(iter(self.read1, b""))
+        except Damaged as fault:
+            raise InputError(f"{self._source}: damaged ({fault}); {fault.fix}") from fault
+
+    def read_soon(self, size: int) -> bytes:
+        """As `read`, but of a pipe what it gives within a second, which may be nothing: see `ended`."""
+        return self._gather(size, until=time.monotonic() + _PATIENCE)
+
+    def _gather(self, size: int, until: float | None = None) -> bytes:
         chunks: list[bytes] = []
         try:
-            while left > 0 and (chunk := self.read1(left)):
+            while size > 0 and (until is None or self._raw.comes(until)) and (chunk := self.read1(size)):
                 chunks.append(chunk)
-                left -= len(chunk)
-        except Damaged as fault:
-            if everything:
-                raise InputError(f"{self._source}: damaged ({fault}); {fault.fix}") from fault
+                size -= len(chunk)
+        except Damaged:
             if not chunks:
                 raise  # else what came before the fault is handed over first; the next read raises again
         return b"".join(chunks)
@@ -204,6 +218,14 @@ def open_file(path: Path) -> BinaryIO:
         raise InputError(f"{path}: cannot be opened ({fault.strerror}); {fix}") from fault
 
 
+def _is_pipe(file: Any) -> bool:
+    """Whether reading may have to wait for another program, and `select` can tell."""
+    try:
+        return os.name == "posix" and not stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    except (OSError, AttributeError):  # not a file of the system
+        return False
+
+
 class _Counted(io.BufferedIOBase):
     """A binary file that counts and hashes what is taken from it. Closing it leaves standard input open."""
 
@@ -211,10 +233,17 @@ class _Counted(io.BufferedIOBase):
         self.file = file
         self.taken = 0
         self._peeked = b""
+        self._is_pipe = _is_pipe(file)
         self.digest = hashlib.sha256()
 
     def readable(self) -> bool:
         return True
+
+    def comes(self, until: float) -> bool:
+        """Whether more can be read before a time of `time.monotonic`. A file never keeps one waiting."""
+        if self._peeked or not self._is_pipe:
+            return True
+        return bool(select([self.file], [], [], max(0.0, until - time.monotonic()))[0])
 
     def peek(self, size: int) -> bytes:
         """The next `size` bytes, fewer at the end, which are read again afterwards."""
