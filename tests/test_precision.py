@@ -75,7 +75,7 @@ def test_int8_is_refused_where_sums_would_overflow(tmp_path):
 def test_predictions_of_the_shipped_weights_move_by_less_than_a_tenth_of_their_errors(name):
     exact, rounded = (load("small", "cpu", precision=each).embed(SMILES) for each in ("float32", name))
     assert exact["error"].equals(rounded["error"])
-    for column, mae in (("homo_ev", 0.068), ("lumo_ev", 0.074), ("gap_ev", 0.092)):
+    for column, mae in (("homo_ev", 0.064), ("lumo_ev", 0.069), ("gap_ev", 0.087)):
         moved = (exact[column] - rounded[column]).abs()
         assert 0 < moved.mean() < 0.1 * mae
     vectors = [np.stack(frame["embedding"].drop_nulls().to_numpy()) for frame in (exact, rounded)]
