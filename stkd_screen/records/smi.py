@@ -66,8 +66,9 @@ def read_smi(stream: TextStream, source: str, batch_size: int) -> Iterator[Recor
             block = stream.read_soon(size)
         except Damaged as damage:
             fault, block = damage, b""
-        ended = stream.ended or fault is not None
-        whole = ended or len(block) < size or len(text) + len(block) >= BATCH_BYTES
+        ended = (stream.ended and not block) or fault is not None
+        waited = len(block) < size and not stream.ended  # for a pipe: hand out the incomplete batch, too
+        whole = ended or waited or len(text) + len(block) >= BATCH_BYTES
         if block:  # of a pipe there may be none yet
             block, torn = block.removeprefix(b"\n") if torn else block, block.endswith(b"\r")
         text += _unix_newlines(block)

@@ -7,13 +7,13 @@ import io
 import lzma
 import os
 import re
+import select
 import stat
 import sys
 import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from select import select
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -139,6 +139,8 @@ class TextStream(io.BufferedIOBase):
 
     def read_soon(self, size: int) -> bytes:
         """As `read`, but of a pipe what it gives within a second, which may be nothing: see `ended`."""
+        if self._fault:
+            raise self._fault
         return self._gather(size, until=time.monotonic() + _PATIENCE)
 
     def _gather(self, size: int, until: float | None = None) -> bytes:
@@ -243,7 +245,9 @@ class _Counted(io.BufferedIOBase):
         """Whether more can be read before a time of `time.monotonic`. A file never keeps one waiting."""
         if self._peeked or not self._is_pipe:
             return True
-        return bool(select([self.file], [], [], max(0.0, until - time.monotonic()))[0])
+        waiting = select.poll()  # not select.select, which knows only the first 1,024 open files
+        waiting.register(self.file, select.POLLIN)
+        return bool(waiting.poll(1000 * max(0.0, until - time.monotonic())))
 
     def peek(self, size: int) -> bytes:
         """The next `size` bytes, fewer at the end, which are read again afterwards."""
