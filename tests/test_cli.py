@@ -36,6 +36,12 @@ def test_help_is_whole_in_a_narrow_terminal(stkd_screen, monkeypatch, command):
     assert longest in shown
 
 
+def test_the_list_of_commands_is_whole_in_a_narrow_terminal(stkd_screen, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = stkd_screen("--help").stdout
+    assert "prepare" in shown and "..." not in shown.partition("Commands:")[2]
+
+
 def test_embed_prints_a_summary_and_exits_0_with_bad_rows(stkd_screen, toy, tmp_path):
     (tmp_path / "in.smi").write_text("CCO ethanol\nC1CC ring\nC(C)(C)(C)(C)C five\n")
     result = stkd_screen("embed", tmp_path / "in.smi", "-o", tmp_path / "out.parquet", "--model", toy.weights)

@@ -748,7 +748,7 @@ def test_batch_size_must_be_positive(write):
 def test_records_of_a_pipe_that_keeps_one_waiting_come_without_those_after_them(
     tmp_path, monkeypatch, pieces
 ):
-    monkeypatch.setattr(streams, "_PATIENCE", 0.05)
+    monkeypatch.setattr(streams, "_PAUSE", 0.05)
     path, taken = tmp_path / "slow.smi", Event()
     os.mkfifo(path)
     in_time = []

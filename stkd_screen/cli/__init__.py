@@ -47,20 +47,17 @@ def _options(
     pass
 
 
-_COMMANDS = (
-    (embed.embed, "Embedding, HOMO, LUMO and gap of every molecule of a library."),
-    (verify.verify, "Check an output: parts, rows, order, results."),
-    (index.index, "Build a search index from embedded libraries."),
-    (search.search, "The molecules most like each query."),
-    (distill.distill, "Distil a SMILES student from graph Transformer teachers."),
-    (teach.teach, "Train a teacher, a Graphormer, on tables."),
-    (train.train, "Fit or fine-tune a student on tables."),
-    (evaluate.evaluate, "Errors of a model on tables, by target and split."),
-    (calibrate.calibrate, "Learn the expected error of each prediction."),
-    (prepare.prepare, "Read tables and libraries once, for many trainings."),
-)
-for command, summary in _COMMANDS:
-    app.command(command.__name__, short_help=summary)(command)
+# The list of commands would cut the first sentence of a docstring at some 45 characters.
+app.command("embed", short_help="Embedding, HOMO, LUMO and gap of every molecule of a library.")(embed.embed)
+app.command("verify", short_help="Check an output: parts, rows, order, results.")(verify.verify)
+app.command("index", short_help="Build a search index from embedded libraries.")(index.index)
+app.command("search", short_help="The molecules most like each query.")(search.search)
+app.command("distill", short_help="Distil a SMILES student from graph Transformer teachers.")(distill.distill)
+app.command("teach", short_help="Train a teacher, a Graphormer, on tables.")(teach.teach)
+app.command("train", short_help="Fit or fine-tune a student on tables.")(train.train)
+app.command("evaluate", short_help="Errors of a model on tables, by target and split.")(evaluate.evaluate)
+app.command("calibrate", short_help="Learn the expected error of each prediction.")(calibrate.calibrate)
+app.command("prepare", short_help="Read tables and libraries once, for many trainings.")(prepare.prepare)
 app.add_typer(bench.app, name="bench", short_help="How fast this machine embeds, and how good a search is.")
 
 

@@ -116,7 +116,7 @@ def distill(
 
     Without arguments: a few minutes on a shipped library, from the shipped student and teacher.
 
-        stkd-screen distill qm9.csv --teacher teachers/qm9 --unlabelled zinc/ -o weights/mine
+        stkd-screen distill qm9.csv --teacher teachers/qm9 --unlabelled zinc/ -o mine
     """
     from stkd_screen.cli.display import Terminal, TrainingDisplay
     from stkd_screen.cli.training import announce, given, preset_of, read_training_set, report_end

@@ -45,8 +45,8 @@ class Spans:
 
 
 def read_smi(stream: TextStream, source: str, batch_size: int) -> Iterator[Records]:
-    """Batches of `batch_size` records, the last one shorter, and any of very long lines. A pipe that keeps
-    one waiting is no reason to keep what it has given: such batches are shorter, too.
+    """Batches of `batch_size` records. Shorter are the last one, those of very long lines, and those of a
+    pipe that pauses.
 
     A first line whose SMILES is a usual column name is a header. The same line further down, where files
     were put one behind another, is one too.
@@ -67,8 +67,8 @@ def read_smi(stream: TextStream, source: str, batch_size: int) -> Iterator[Recor
         except Damaged as damage:
             fault, block = damage, b""
         ended = (stream.ended and not block) or fault is not None
-        waited = len(block) < size and not stream.ended  # for a pipe: hand out the incomplete batch, too
-        whole = ended or waited or len(text) + len(block) >= BATCH_BYTES
+        pauses = len(block) < size and not stream.ended  # a pipe, or a file before what is damaged
+        whole = ended or pauses or len(text) + len(block) >= BATCH_BYTES  # no batch is kept incomplete
         if block:  # of a pipe there may be none yet
             block, torn = block.removeprefix(b"\n") if torn else block, block.endswith(b"\r")
         text += _unix_newlines(block)

@@ -25,7 +25,7 @@ LONGEST_LINE = 1 << 26  # bytes: a line beyond this is no record, and would fill
 _CHUNK = 1 << 18  # most bytes a read: decompressors allot what is asked for and mostly fill a part
 _XZ_MEMORY = 1 << 30  # bytes: 16 times what xz -9 needs, a quarter of what a file can ask for
 _START = 16  # bytes that tell a compression
-_PATIENCE = 1.0  # seconds that what a pipe has given waits for more
+_PAUSE = 1.0  # seconds that what a pipe has given waits for more
 # How compressed data begins. No text of molecules does.
 _MAGIC = {
     ".gz": re.compile(rb"\x1f\x8b\x08"),
@@ -141,7 +141,7 @@ class TextStream(io.BufferedIOBase):
         """As `read`, but of a pipe what it gives within a second, which may be nothing: see `ended`."""
         if self._fault:
             raise self._fault
-        return self._gather(size, until=time.monotonic() + _PATIENCE)
+        return self._gather(size, until=time.monotonic() + _PAUSE)
 
     def _gather(self, size: int, until: float | None = None) -> bytes:
         chunks: list[bytes] = []
