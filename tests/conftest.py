@@ -15,6 +15,15 @@ from stkd_screen.teach.train import TrainConfig, train
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
+
+@pytest.fixture(autouse=True, scope="session")
+def _home(tmp_path_factory):
+    """No test writes into the data of whoever runs it: the index that `search` takes is there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STKD_SCREEN_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
 TARGETS = ["toy.weight=heavy:eV", "toy.polar=hetero:eV", "other.rings=rings:none"]
 
 
