@@ -38,7 +38,7 @@ class Encoder:
         compile: use torch.compile; by default on CUDA only. On a CPU each new batch shape compiles anew.
         precision: of the matrix products, float32, bfloat16, int8 (on a CPU, not compiled) or auto: bfloat16
             where the device multiplies faster in it, else int8 where a CPU does. The results differ by a
-            hundredth of the model's errors in the mean, those of int8 by 3% (docs/performance.md).
+            hundredth of the model's errors in the mean, those of int8 by 4% (docs/performance.md).
     """
 
     def __init__(
