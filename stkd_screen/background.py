@@ -7,7 +7,8 @@ from queue import Empty, Full, Queue
 from threading import Condition, Event, Thread
 from typing import TypeVar, cast
 
-_PATIENCE = 3.0  # seconds for a thread to end that may be waiting for its input
+_PATIENCE = 2.0  # seconds for a thread that may be waiting for its input, when an end was asked for
+_TICK = 0.2  # seconds between two questions whether one was
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,7 +24,8 @@ def in_background(
 
     Args:
         should_stop: for items that may not come, such as those of standard input: asked while none does, and
-            when it says so, the items end. A thread that waits for its input then is left to itself.
+            when it says so, the items end if none comes soon. A thread that still waits for its input then is
+            left to itself.
     """
     ready: Queue[tuple[T | None, BaseException | None]] = Queue(depth)
     abandoned = Event()
@@ -31,7 +33,7 @@ def in_background(
     def put(item: T | None, fault: BaseException | None) -> bool:
         while not abandoned.is_set():
             try:
-                ready.put((item, fault), timeout=0.2)
+                ready.put((item, fault), timeout=_TICK)
                 return True
             except Full:
                 pass
@@ -52,13 +54,16 @@ def in_background(
 
     thread = Thread(target=make, daemon=True)
     thread.start()
+    patience = _PATIENCE
     try:
         while True:
             try:
-                item, fault = ready.get(timeout=None if should_stop is None else 0.2)
+                item, fault = ready.get(timeout=None if should_stop is None else _TICK)
             except Empty:
                 if should_stop is not None and should_stop():
-                    return
+                    patience -= _TICK
+                    if patience <= 0:
+                        return
                 continue
             if isinstance(fault, StopIteration):
                 return
@@ -67,7 +72,7 @@ def in_background(
             yield cast(T, item)
     finally:
         abandoned.set()
-        thread.join(None if should_stop is None else _PATIENCE)
+        thread.join(None if should_stop is None else max(0.0, patience))
 
 
 def by_threads(

@@ -25,6 +25,7 @@ from stkd_screen.windows import Ending, Window, by_part, encode, pass_over, tabu
 PART_ROWS = {"cpu": 131_072, "cuda": 1_048_576}
 # Threads that make rows of the output: a GPU would wait for one, and a CPU needs its cores to compute.
 TABLE_THREADS = {"cpu": 1, "cuda": 4}
+_STOPPED = "stopped before the end of a pipe or standard input"
 
 
 @dataclass
@@ -39,7 +40,8 @@ class Summary:
     seconds: float = 0.0  # of this run
     bytes_read: int = 0  # raw input bytes of the records done
     output_bytes: int = 0
-    complete: bool = False  # False where the run was stopped
+    stopped: bool = False  # it was asked for
+    complete: bool = False  # the output is whole
     input_fault: str | None = None  # what could not be read, if anything
     disk_faults: list[str] = field(default_factory=list)  # those that were waited for
 
@@ -79,8 +81,9 @@ def embed(
         rows_per_part: most rows of a part; `PART_ROWS` by default.
         overwrite: replace a finished output.
         restart: throw away what an unfinished run left, instead of going on from it.
-        should_stop: asked after each window; when it says so, what is encoded becomes a part and the run
-            ends.
+        should_stop: asked after each window, and where a pipe keeps one waiting; when it says so, what is
+            encoded becomes a part and the run ends. Where an input is a pipe, which no run could go on
+            reading, that part is the last one of a whole output.
         report: called after each window, and while the records that are done are passed over.
 
     Raises:
@@ -178,7 +181,8 @@ class _Run:
         self.report(self.summary)
 
     def _embed(self, manifest: Manifest) -> None:
-        read = ((records, self.reader.bytes_read, self.reader.fault) for records in self.reader)
+        records_read = self.reader.batches(self.should_stop)
+        read = ((records, self.reader.bytes_read, self.reader.fault) for records in records_read)
         with closing(in_background(read, should_stop=self.should_stop)) as batches:
             with closing(StoredRecords(self.output, manifest)) as stored:
                 fault_before = pass_over(
@@ -210,8 +214,11 @@ class _Run:
                         self.parts_safe, self.summary.output_bytes = len(manifest.parts), manifest.size
         if ending.fault:
             raise ending.fault
+        self.summary.stopped = ending.stopped
         if not ending.stopped:
             self._finish(manifest, ending.input_fault)
+        elif manifest.parts and not manifest.can_be_read_again:  # no run will go on after these rows
+            self._finish(manifest, "; ".join(filter(None, [_STOPPED, ending.input_fault])))
 
     def _write_part(self, manifest: Manifest, windows: Iterator[Window]) -> Part:
         bad, warnings, warned = Counter[str](), Counter[str](), 0

@@ -87,11 +87,10 @@ def _why_not(path: Path) -> str:
 
 def _check_complete(manifest: Manifest) -> Check:
     if not manifest.complete:
-        done = f"unfinished, {manifest.rows:,} rows so far; the command that began it goes on after them"
-        return Check("output", False, done)
+        return Check("output", False, f"unfinished, {manifest.rows:,} rows so far; {manifest.way_on}")
     if manifest.input_fault:
         return Check(
-            "output", False, f"{manifest.rows:,} rows, then the input failed: {manifest.input_fault}"
+            "output", False, f"{manifest.rows:,} rows, not of the whole input: {manifest.input_fault}"
         )
     parts = f"{len(manifest.parts):,} part{'s' * (len(manifest.parts) != 1)}"
     return Check("output", True, f"complete, {manifest.rows:,} rows in {parts}")

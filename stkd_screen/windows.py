@@ -122,7 +122,7 @@ def encode(
         encoder: the model.
         options: checked against its weights.
         limit: most records of the whole input.
-        should_stop: asked after each window; where the input does not go on, it ends when this says so.
+        should_stop: asked after each window and at the end of the input.
         ending: filled in; its input fault is at first that of the records before `row`.
 
     Raises:
@@ -155,9 +155,11 @@ def encode(
                     return
         ending.stopped = should_stop()
     except InputError as fault:  # of the reader, behind all that it could read
-        if not row:
-            raise
-        ending.input_fault = str(fault)
+        ending.stopped = should_stop()
+        if not ending.stopped:
+            if not row:
+                raise
+            ending.input_fault = str(fault)
 
 
 def tabulate(

@@ -217,7 +217,8 @@ def test_verify_exits_1_where_something_fails(stkd_screen, toy, tmp_path):
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_an_input_that_does_not_come_is_not_waited_for(toy, tmp_path, end):
+@pytest.mark.parametrize("given", ["", "CCO a\nCCN b\nCC ha"], ids=["nothing", "some"])
+def test_an_input_that_does_not_come_is_not_waited_for(toy, tmp_path, stkd_screen, given, end):
     output = tmp_path / "out.parquet"
     process = subprocess.Popen(
         [sys.executable, "-m", "stkd_screen", "embed", "-", "--model", toy.weights, "-o", output],
@@ -226,14 +227,20 @@ def test_an_input_that_does_not_come_is_not_waited_for(toy, tmp_path, end):
         text=True,
     )
     assert process.stdin and process.stderr
-    process.stdin.write("CCO a\n")
+    process.stdin.write(given)
     process.stdin.flush()
     while not list(tmp_path.glob("*.partial/.lock")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(end)
     assert process.wait(60) == 128 + end
     error = process.stderr.read()
-    assert "0 rows are safe" in error and "Fatal" not in error and not output.exists()
+    assert "Fatal" not in error and not list(tmp_path.glob("*.partial"))
+    if not given:
+        assert "stopped before the end: nothing is written yet" in error and not output.exists()
+        return
+    assert f"stopped before the end: the 2 rows before it are in {output}" in error
+    assert pl.read_parquet(output)["id"].to_list() == ["a", "b"]
+    assert "2 rows, not of the whole input: stopped before the end" in stkd_screen("verify", output).stderr
 
 
 @pytest.mark.parametrize("stop", ["strict", "interrupt"])

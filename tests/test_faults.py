@@ -12,6 +12,7 @@ import os
 import random
 import re
 import sys
+import tarfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,16 @@ def flipped(data):
     data = bytearray(data)
     data[len(data) * 9 // 10] ^= 0xFF
     return bytes(data)
+
+
+def tar(files):
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        for name, data in files.items():
+            about = tarfile.TarInfo(name)
+            about.size = len(data)
+            archive.addfile(about, io.BytesIO(data))
+    return sink.getvalue()
 
 
 def parquet(columns, **options):
@@ -291,6 +302,12 @@ CASES = [
         {"x.csv": b"PK\x03\x04" + bytes(100)},
         None,
         "error: x.csv: cannot be read: a zip archive or a spreadsheet; unpack it, or save it as .csv",
+    ),
+    Case(
+        "a tar archive, compressed or not",
+        {"x.smi": tar({"a.smi": SMALL})},
+        None,
+        "error: x.smi: cannot be read: a tar archive; unpack it",
     ),
     # Parquet
     Case(

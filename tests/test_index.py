@@ -204,9 +204,9 @@ def test_an_unfinished_run_of_embed_is_refused(tmp_path):
     folder = tmp_path / "out"
     part = write_library(folder / "part-00000.parquet")
     write_manifest(folder, [part], complete=False)
-    unfinished = r"an unfinished run .* give the same embed command again to finish it"
+    unfinished = r"an unfinished run .* the command that began it goes on after them"
     for library in (folder, tmp_path):
-        with pytest.raises(SearchError, match=f"out: {unfinished}, or name single files"):
+        with pytest.raises(SearchError, match=f"out: {unfinished}; or name single files"):
             Library([library])
     assert Library([part]).files == [part]
 
@@ -230,8 +230,8 @@ def test_a_damaged_input_of_embed_is_told(tmp_path, stkd_screen):
         writer.write_table(table)
         writer.add_key_value_metadata({MANIFEST_KEY: manifest.to_json()})
     for path in (tmp_path / "out", tmp_path / "single.parquet"):
-        told = f"warning: {path}: its input was damaged, so molecules may be missing: x.smi.gz: damaged"
-        assert told in stkd_screen("index", path).stderr
+        told = f"{path}: its input was not read in full, so molecules may be missing: x.smi.gz: damaged"
+        assert f"warning: {told}" in stkd_screen("index", path).stderr
 
 
 def test_an_index_is_replaced_only_when_told(tmp_path):

@@ -9,7 +9,8 @@ import random
 import re
 import sys
 import uuid
-from threading import Event, Thread
+import zlib
+from threading import Event, Semaphore, Thread, Timer
 
 import numpy as np
 import pyarrow as pa
@@ -771,3 +772,108 @@ def test_records_of_a_pipe_that_keeps_one_waiting_come_without_those_after_them(
     assert in_time == [True]
     assert (second.smiles.to_pylist(), second.id.to_pylist()) == (["CCC"], ["three"])
     assert second.lines[0] == first.lines[1] + 1
+
+
+@pytest.fixture
+def pipe(tmp_path, monkeypatch):
+    """Gives a function that makes a pipe, fed with pieces, each after a call of the one returned."""
+    monkeypatch.setattr(streams, "_PAUSE", 0.05)
+    monkeypatch.setattr(streams, "_GRACE", 0.01)
+    givers, goes_on = [], Semaphore(0)
+
+    def make(name, *pieces):
+        path = tmp_path / name
+        os.mkfifo(path)
+
+        def give():
+            with path.open("wb", buffering=0) as file:
+                for piece in pieces:
+                    file.write(piece)
+                    goes_on.acquire(timeout=20)
+
+        givers.append(Thread(target=give))
+        givers[-1].start()
+        return path, goes_on.release
+
+    yield make
+    for giver in givers:
+        goes_on.release()
+        giver.join()
+
+
+def flushed(compressor, flush):
+    """A function that gives what a program has written of a text when it wrote out what it had so far."""
+    return lambda text: compressor.compress(text) + compressor.flush(flush)
+
+
+@pytest.mark.parametrize(
+    "compress",
+    [
+        bytes,
+        gzip.compress,
+        bz2.compress,
+        lzma.compress,
+        flushed(zlib.compressobj(wbits=31), zlib.Z_SYNC_FLUSH),
+    ],
+    ids=["plain", "gzip members", "bzip2 members", "xz members", "gzip, flushed"],
+)
+def test_a_short_line_of_a_pipe_comes_before_the_next(pipe, compress):
+    path, go_on = pipe("x.smi", compress(b"C one\n"), compress(b"CC two\n"))
+    batches = iter(RecordReader([path], batch_size=1000))
+    assert next(batches).smiles.to_pylist() == ["C"]
+    go_on()
+    assert next(batches).smiles.to_pylist() == ["CC"]
+
+
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress])
+def test_what_is_decompressed_of_a_pipe_is_not_kept_back(pipe, compress):
+    """More than one read gives, of bytes that were all taken by the first."""
+    path, _ = pipe("x.smi", compress(b"C\n" * 400_000))
+    batches = iter(RecordReader([path], batch_size=1000))
+    assert sum(len(next(batches)) for _ in range(400)) == 400_000
+
+
+def test_half_a_line_is_no_record_where_a_pipe_was_ended_with_this_program(pipe):
+    path, go_on = pipe("x.smi", b"C one\nCC tw")
+    go_on()
+    [batch] = RecordReader([path]).batches(lambda: True)
+    assert batch.smiles.to_pylist() == ["C"]
+    path, go_on = pipe("y.smi", b"C one\nCC tw")
+    go_on()
+    assert rows(path) == [("C", "one"), ("CC", "tw")]  # else it is the last line, as in a file
+
+
+def test_an_end_that_is_asked_for_while_a_pipe_keeps_one_waiting(pipe, write):
+    path, _ = pipe("x.smi", b"C one\nCC tw")
+    stop = Event()
+    reader = RecordReader([path, write("y.smi", TEXT)])
+    batches = reader.batches(stop.is_set)
+    assert next(batches).smiles.to_pylist() == ["C"]
+    stop.set()
+    with pytest.raises(InputError, match=r"x\.smi: stopped after line 1$"):
+        next(batches)
+
+
+def test_a_pipe_without_an_extension_holds_smi_lines(pipe):
+    path, go_on = pipe("63", b"C one\n")
+    go_on()
+    reader = RecordReader([path])
+    assert reader.bytes_total is None
+    assert rows(path) == [("C", "one")]
+
+
+def test_standard_input_by_its_path(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT)))
+    assert rows("/dev/stdin") == ROWS
+
+
+def test_standard_input_that_does_not_wait(monkeypatch):
+    """As another program may have left it: nothing to read yet is not its end."""
+    descriptor, giver = os.pipe()
+    os.set_blocking(descriptor, False)
+    with open(descriptor) as standard_input, open(giver, "wb", buffering=0) as file:
+        monkeypatch.setattr(sys, "stdin", standard_input)
+        timer = Timer(0.3, lambda: (file.write(TEXT), file.close()))
+        timer.start()
+        assert rows("-") == ROWS
+        timer.join()

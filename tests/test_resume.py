@@ -25,6 +25,7 @@ from stkd_screen.output import OutputOptions
 from stkd_screen.parts.lock import Locked, locked
 from stkd_screen.parts.outputs import MANIFEST, MANIFEST_KEY, output_at
 from stkd_screen.records import RecordReader
+from stkd_screen.search.library import Library
 from stkd_screen.verify import verify
 from stkd_screen.windows import pass_over
 
@@ -179,8 +180,6 @@ def test_a_run_killed_after_its_last_step_is_complete(encoder, library, tmp_path
 
 
 def test_index_reads_the_parts_and_nothing_beside_them(encoder, library, tmp_path):
-    from stkd_screen.search.library import Library
-
     run(encoder, library, tmp_path / "out")
     other = tmp_path / "out" / "other.parquet"
     run(encoder, library, other, stop_after=3)
@@ -267,12 +266,23 @@ def test_standard_input_runs_once_and_cannot_be_continued(encoder, tmp_path, mon
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("".join(lines).encode())))
 
     give(LINES)
-    run(encoder, "-", output, stop_after=3)
-    give(LINES)
+    with monkeypatch.context() as patch, pytest.raises(Dead):
+        Mortal(patch, 8)
+        run(encoder, "-", output)
+    unfinished = r"cannot be read again from its beginning: begin anew with --restart"
+    assert unfinished in verify(output)[0].finding
+    with pytest.raises(SearchError, match=f"unfinished run .*; a pipe {unfinished}"):
+        Library([output])
     with pytest.raises(OutputError, match="standard input or a pipe, which cannot be read again.*--restart"):
         run(encoder, "-", output)
     give(LINES)
     assert run(encoder, "-", output, restart=True).records == 100
+    give(LINES)
+    stopped = run(encoder, "-", output, overwrite=True, stop_after=3)
+    assert stopped.stopped and stopped.complete and 0 < stopped.records == len(rows(output)) < 100
+    assert "stopped before the end of a pipe" in verify(output)[0].finding
+    give(LINES)
+    assert run(encoder, "-", output, overwrite=True).records == 100
     give(LINES[:50])  # what is done already may be of another input
     with pytest.raises(OutputError, match="exists already, and whether standard input.*--overwrite"):
         run(encoder, "-", output)

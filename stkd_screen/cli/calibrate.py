@@ -65,4 +65,4 @@ def calibrate(
     answers = predictions_with_half_widths(replace(model, errors=errors), labelled, splits)
     measured = interval_metrics(*answers, model.targets, labelled, splits)
     Terminal().print(intervals_table(measured, model.targets))
-    notes.print(f"in {folder}: {FILE}", highlight=False)
+    notes.unbroken(f"in {folder}: {FILE}")

@@ -35,7 +35,15 @@ class Terminal(Console):
     """A console for texts that come from files: nothing in them is markup or an order to it."""
 
     def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
-        super().__init__(stderr=stderr, quiet=quiet, markup=False, emoji=False)
+        super().__init__(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
+
+    def unbroken(self, text: str, style: str | None = None) -> None:
+        """A line to be copied or searched for: it is never broken."""
+        self.print(text, style=style, soft_wrap=True)
+
+    def note(self, text: str, style: str | None = None) -> None:
+        """Sentences: broken between words where a person reads them, one line in a log."""
+        self.print(text, style=style, soft_wrap=not self.is_terminal)
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
@@ -136,7 +144,7 @@ def duration(seconds: float) -> str:
 class TrainingDisplay:
     """A live bar in a terminal; one line after each evaluation in a terminal or a log."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self.console = console
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -160,15 +168,13 @@ class TrainingDisplay:
             "left": duration(progress.seconds_left),
         }
         if progress.note:
-            self.console.print(progress.note, highlight=False)
+            self.console.note(progress.note)
         self.bar.update(self.task, completed=progress.step, total=progress.total_steps, **shown)
         if progress.valid is not None:
             errors = "  ".join(_main_measure(name, m) for name, m in progress.valid.items())
-            self.console.print(
+            self.console.note(
                 f"epoch {shown['epoch']}  step {progress.step}/{progress.total_steps}  loss {shown['loss']}  "
-                f"valid {errors}  {shown['rate']} molecules/s  {shown['left']} left",
-                highlight=False,
-                soft_wrap=True,
+                f"valid {errors}  {shown['rate']} molecules/s  {shown['left']} left"
             )
 
     def __exit__(
@@ -176,11 +182,7 @@ class TrainingDisplay:
     ) -> None:
         self.bar.stop()
         if isinstance(error, Interrupted):
-            self.console.print(
-                "the same command goes on from the last checkpoint, two minutes back at most",
-                highlight=False,
-                soft_wrap=True,
-            )
+            self.console.note("the same command goes on from the last checkpoint, two minutes back at most")
 
 
 _WHOLE = 1_000_000  # of a progress bar
@@ -191,7 +193,8 @@ class EmbedDisplay:
     error is no terminal.
     """
 
-    def __init__(self, console: Console, reader: "RecordReader", limit: int | None = None) -> None:
+    def __init__(self, console: Terminal, reader: "RecordReader", limit: int | None = None) -> None:
+        self.console = console
         self.bar = Progress(
             BarColumn(),
             TaskProgressColumn(),
@@ -211,7 +214,7 @@ class EmbedDisplay:
 
     def update(self, summary: "Summary") -> None:
         for fault in summary.disk_faults[self.faults_shown :]:
-            self.bar.console.print(fault, style="yellow", highlight=False, soft_wrap=True)
+            self.console.note(fault, "yellow")
         self.faults_shown = len(summary.disk_faults)
         passing_over = summary.records == summary.resumed
         shown: dict[str, Any] = {

@@ -135,34 +135,28 @@ def embed(
         largest = encoder.weights.max_heavy_atoms
         wider = [name for name in encoder.weights.levels if largest[name] > largest[options.level]]
         if summary.warnings[LARGER] > summary.good / 2 and wider:
-            console.print(
+            console.note(
                 f"most molecules are larger than the labelled ones of level {options.level!r}; the model "
                 f"also has --level {', '.join(wider)}, with larger ones",
-                style="yellow",
-                highlight=False,
-                soft_wrap=True,
+                "yellow",
             )
     if summary.records and not summary.good:
-        console.print(
+        console.note(
             "no record is a molecule: is the SMILES the first word of each line? Of a table, .csv or .tsv, "
             "--smiles-column names the column",
-            style="yellow",
-            highlight=False,
-            soft_wrap=True,
+            "yellow",
         )
-    if not summary.complete:
-        console.print(
-            f"stopped before the end: {summary.records:,} rows are safe, "
-            + ("the same command goes on after them" if reader.bytes_total is not None else _NOT_AGAIN),
-            highlight=False,
-            soft_wrap=True,
-        )
+    if summary.stopped:
+        if summary.complete:
+            kept = f"the {summary.records:,} rows before it are in {output}"
+        elif summary.records:
+            kept = f"{summary.records:,} rows are safe, the same command goes on after them"
+        else:
+            kept = "nothing is written yet"
+        console.note(f"stopped before the end: {kept}")
         raise Interrupted(stop.signal)
     if summary.input_fault:
         raise InputError(summary.input_fault)
-
-
-_NOT_AGAIN = "but no run can go on after them: standard input cannot be read again from its beginning"
 
 
 def _as_dict(summary: "Summary", output: str, startup: float) -> dict[str, object]:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
+    from stkd_screen.cli.display import Terminal
     from stkd_screen.search.manifest import Manifest
 
 
@@ -52,7 +52,7 @@ def index(
 
 
 def _build(
-    console: "Console",
+    console: "Terminal",
     outputs: list[str],
     name: str | None,
     kind: str | None,
@@ -84,7 +84,7 @@ def _build(
     _warn_of_recall(console, manifest)
 
 
-def _print_list(console: "Console") -> None:
+def _print_list(console: "Terminal") -> None:
     from rich.table import Table
 
     from stkd_screen.errors import SearchError
@@ -112,7 +112,7 @@ def _print_list(console: "Console") -> None:
     console.print(table)
 
 
-def _print_info(console: "Console", folder: Path) -> None:
+def _print_info(console: "Terminal", folder: Path) -> None:
     from stkd_screen.search.index import Index
 
     manifest = Index(folder).manifest  # opening it checks its files
@@ -150,13 +150,11 @@ def _description(folder: Path, manifest: "Manifest") -> "Table":
     return table
 
 
-def _warn_of_recall(console: "Console", manifest: "Manifest") -> None:
+def _warn_of_recall(console: "Terminal", manifest: "Manifest") -> None:
     from stkd_screen.search.recall import GOOD_RECALL
 
     if manifest.recall < GOOD_RECALL:
-        console.print(
+        console.note(
             f"recall@10 is {manifest.recall:.2f}; to find more, search with --exact or build with --kind ivf",
-            style="yellow",
-            highlight=False,
-            soft_wrap=True,
+            "yellow",
         )

@@ -9,8 +9,8 @@ from stkd_screen.cli.options import Device, SmilesColumn, StudentPrecision
 
 if TYPE_CHECKING:
     import polars as pl
-    from rich.console import Console
 
+    from stkd_screen.cli.display import Terminal
     from stkd_screen.search.index import Index
 
 
@@ -104,10 +104,10 @@ def search(
         _print_hits(Terminal(), hits, opened)
     _print_summary(console, hits, opened, seconds, exact)
     for path in filter(None, (output, html)):
-        console.print(f"written: {path}", highlight=False, soft_wrap=True)
+        console.unbroken(f"written: {path}")
 
 
-def _print_hits(console: "Console", hits: "pl.DataFrame", index: "Index") -> None:
+def _print_hits(console: "Terminal", hits: "pl.DataFrame", index: "Index") -> None:
     """One table a query on standard output; SMILES last and never broken, so that they can be copied."""
     from stkd_screen.search.report import with_error
 
@@ -115,9 +115,9 @@ def _print_hits(console: "Console", hits: "pl.DataFrame", index: "Index") -> Non
     for of_query in hits.partition_by("query", maintain_order=True):
         first = of_query.row(0, named=True)
         title = f"query {first['query']}: {first['query_smiles']} {first['query_id'] or ''}".rstrip()
-        console.print(title, style="bold", highlight=False, soft_wrap=True)
+        console.unbroken(title, "bold")
         if first["rank"] is None:
-            console.print(f"  {first['error']}\n", highlight=False, soft_wrap=True)
+            console.note(f"  {first['error']}\n")
             continue
         rows = [["id", "rank", "cosine", "Tanimoto", *energies, "SMILES"]]
         for hit in of_query.iter_rows(named=True):
@@ -125,48 +125,40 @@ def _print_hits(console: "Console", hits: "pl.DataFrame", index: "Index") -> Non
             values += [with_error(hit, name) + ("*" if hit["warned"] else "") for name in energies]
             rows.append([hit["id"] or "", *values, hit["smiles"]])
         heads, *lines = _aligned(rows)
-        console.print(heads, style="bold", highlight=False, soft_wrap=True)
+        console.unbroken(heads, "bold")
         for line in lines:
-            console.print(line, highlight=False, soft_wrap=True)
+            console.unbroken(line)
         console.print()
 
 
 def _print_summary(
-    console: "Console", hits: "pl.DataFrame", index: "Index", seconds: float, exact: bool
+    console: "Terminal", hits: "pl.DataFrame", index: "Index", seconds: float, exact: bool
 ) -> None:
     from stkd_screen.search.recall import GOOD_RECALL
 
     manifest = index.manifest
     queries = hits["query"].n_unique()
-    console.print(
+    console.note(
         f"{_counted(hits['rank'].count(), 'hit')} of {_counted(queries, 'query', 'queries')} among "
         f"{_counted(len(index), 'molecule')} of index "
         f"{index.folder.name} ({manifest.origin.model}, {'exact' if exact else manifest.kind}) in "
-        f"{seconds:.3f} s",
-        highlight=False,
-        soft_wrap=True,
+        f"{seconds:.3f} s"
     )
     if hits["warned"].any():
-        console.print(
+        console.note(
             "* with a warning: the figure may be wrong, or be of another form of the molecule; the column "
-            "`warning` of the embedded library says why",
-            highlight=False,
-            soft_wrap=True,
+            "`warning` of the embedded library says why"
         )
     without = hits["error"].count()
     if without:
-        console.print(
-            f"{_counted(without, 'query', 'queries')} without a hit, with the reason in the row",
-            style="yellow",
-            highlight=False,
+        console.note(
+            f"{_counted(without, 'query', 'queries')} without a hit, with the reason in the row", "yellow"
         )
     if manifest.recall < GOOD_RECALL and not exact:
-        console.print(
+        console.note(
             f"this index finds {manifest.recall:.0%} of the true 10 nearest (recall@10, measured when it was "
             "built): --exact finds all, slower; an index built with --kind ivf finds more",
-            style="yellow",
-            highlight=False,
-            soft_wrap=True,
+            "yellow",
         )
 
 

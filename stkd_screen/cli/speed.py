@@ -30,10 +30,10 @@ def show(console: Terminal, result: Result, before: Result | None = None) -> Non
         rates.add_row(name, cells[0], shares[name], *cells[1:])
     for name, cells in _beside(_figures, result, before).items():
         figures.add_row(name, *cells)
-    console.print(_about(result), highlight=False, soft_wrap=True)
+    console.note(_about(result))
     console.print(rates, "", figures)
     for difference in differences(before, result) if before else ():
-        console.print(f"not measured alike, {difference}", style="yellow", highlight=False, soft_wrap=True)
+        console.note(f"not measured alike, {difference}", "yellow")
 
 
 def earlier(path: Path) -> Result:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from stkd_screen.cli.display import Terminal
     from stkd_screen.targets import Target
     from stkd_screen.teach.labelled import LabelledMolecules
     from stkd_screen.teach.targets import TargetColumn
@@ -103,7 +102,7 @@ Restart = Annotated[bool, typer.Option("--restart", help="Start anew, replacing 
 
 
 def read_training_set(
-    console: "Console",
+    console: "Terminal",
     data: Sequence[str],
     target: Sequence[str] | None,
     *,
@@ -154,7 +153,7 @@ def read_training_set(
 
 
 def read_for_model(
-    console: "Console",
+    console: "Terminal",
     data: Sequence[str],
     target: Sequence[str] | None,
     training: dict[str, Any],
@@ -171,19 +170,19 @@ def read_for_model(
     preferred = [TargetColumn(**column) for column in training["columns"]]
     labelled = read_training_set(console, data, target, preferred=preferred, **options)
     for note in split_notes(labelled.files, training["data"]):
-        console.print(f"note: {note}", style="yellow", highlight=False)
+        console.note(f"note: {note}", "yellow")
     return labelled
 
 
-def announce(console: "Console", data: "LabelledMolecules") -> None:
+def announce(console: "Terminal", data: "LabelledMolecules") -> None:
     """Say what there is to learn from, and what was left out."""
     counts = ", ".join(f"{len(data.rows(name)):,} {name}" for name in ("train", "valid", "test"))
     ways = ", ".join(dict.fromkeys(file["split"] for file in data.files))
-    console.print(f"{counts} molecules, split: {ways}", highlight=False)
+    console.note(f"{counts} molecules, split: {ways}")
     for reason in data.left_out:
-        console.print(f"left out: {reason}", style="yellow", highlight=False)
+        console.note(f"left out: {reason}", "yellow")
     for note in data.notes:
-        console.print(f"note: {note}", style="yellow", highlight=False)
+        console.note(f"note: {note}", "yellow")
 
 
 def preset_of(preset: str | None, start: str | None, default: str, grow: str | None = None) -> str:
@@ -199,7 +198,7 @@ def given(**options: Any) -> dict[str, Any]:
 
 
 def report_end(
-    console: "Console", output: Path, metrics: dict, training: dict[str, Any], targets: "list[Target]"
+    console: "Terminal", output: Path, metrics: dict, training: dict[str, Any], targets: "list[Target]"
 ) -> None:
     """The final table: where the run started from, and where it ended."""
     from stkd_screen.cli.display import metrics_table

@@ -60,7 +60,8 @@ def faults_named(output: OutputFile | OutputFolder) -> Iterator[None]:
 def _safe_rows(output: OutputFile | OutputFolder) -> int:
     try:
         unfinished = output.unfinished()
-        return unfinished.rows if unfinished and not output.missing(unfinished) else 0
+        goes_on = unfinished and unfinished.can_be_read_again and not output.missing(unfinished)
+        return unfinished.rows if unfinished and goes_on else 0
     except (OSError, OutputError):
         return 0
 

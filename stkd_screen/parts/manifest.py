@@ -17,7 +17,7 @@ import pyarrow as pa
 from stkd_screen import __version__
 from stkd_screen.errors import OutputError
 from stkd_screen.files import write_json
-from stkd_screen.records.inputs import STDIN
+from stkd_screen.records.inputs import is_pipe
 
 FORMAT = 2
 _SAMPLES, _SAMPLE_BYTES = 16, 1 << 16  # of an input, spread evenly from its first byte to its last
@@ -72,6 +72,13 @@ class Manifest:
     @property
     def can_be_read_again(self) -> bool:
         return all(file.bytes is not None for file in self.inputs)
+
+    @property
+    def way_on(self) -> str:
+        """What finishes a run that has not come to its end."""
+        if self.can_be_read_again:
+            return "the command that began it goes on after them"
+        return "a pipe cannot be read again from its beginning: begin anew with --restart"
 
     @property
     def bad(self) -> Counter[str]:
@@ -187,7 +194,7 @@ def describe_inputs(files: Iterable[Path]) -> list[InputFile]:
 
 
 def _size_and_sample(path: Path) -> tuple[int | None, str | None]:
-    if path == STDIN or (os.path.exists(path) and not path.is_file()):
+    if is_pipe(path):
         return None, None
     digest = hashlib.sha256()
     try:

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stkd_screen.errors import InputError
-from stkd_screen.records.streams import COMPRESSIONS
+from stkd_screen.records.decompression import COMPRESSIONS
 
 STDIN = Path("-")
+_STDIN_BY_PATH = Path("/dev/stdin")  # a file, where one was put in its place by <
 FORMATS = {
     ".smi": "smi",
     ".smiles": "smi",
@@ -22,12 +23,20 @@ _ONLY_BY_NAME = ".txt"  # in a folder it is as often a note as a list of molecul
 
 
 def file_format(path: Path) -> str | None:
-    """'smi', 'csv', 'tsv' or 'parquet' by the file's extension; None where it is unknown."""
-    if path == STDIN:
-        return "smi"
+    """'smi', 'csv', 'tsv' or 'parquet' by the file's extension; None where it is unknown.
+
+    A pipe without an extension, such as standard input, holds .smi lines.
+    """
     extension, compressed = _extension(path)
+    if not extension and is_pipe(path):
+        return "smi"
     name = FORMATS.get(extension)
     return None if compressed and name == "parquet" else name
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether it is standard input or another file that gives what it has once only."""
+    return path == STDIN or (os.path.exists(path) and not path.is_file() and not path.is_dir())
 
 
 def expand(inputs: Sequence[str | Path], exclude: Path | None = None) -> list[Path]:
@@ -48,8 +57,8 @@ def expand(inputs: Sequence[str | Path], exclude: Path | None = None) -> list[Pa
     if "" in inputs:  # Path("") is the folder one is in
         raise InputError("an input without a name (an empty variable?); name a file, a folder or -")
     for path in map(Path, inputs):
-        if path == STDIN:
-            files.append(path)
+        if path in (STDIN, _STDIN_BY_PATH):
+            files.append(STDIN)
         elif os.path.isdir(path):
             files.extend(_folder(path, output))
         elif not os.path.exists(path):

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,10 +11,11 @@ from stkd_screen.files import file_sha256
 from stkd_screen.records.batch import Records
 from stkd_screen.records.columns import ColumnChoice
 from stkd_screen.records.delimited import read_csv
-from stkd_screen.records.inputs import STDIN, expand, file_format
+from stkd_screen.records.inputs import STDIN, expand, file_format, is_pipe
 from stkd_screen.records.parquet import ParquetTable
+from stkd_screen.records.raw import open_file
 from stkd_screen.records.smi import read_smi
-from stkd_screen.records.streams import TextStream, open_file, open_text
+from stkd_screen.records.streams import TextStream, open_text
 
 
 class RecordReader:
@@ -36,7 +37,7 @@ class RecordReader:
     """
 
     files: list[Path]  # expanded inputs, in order
-    bytes_total: int | None  # sum of (compressed) file sizes; None where stdin is among them
+    bytes_total: int | None  # sum of (compressed) file sizes; None where a pipe is among them
     columns: dict[str, tuple[str, str | None]]  # of each table begun: names of its SMILES and its id column
     faults: list[str]  # of each damaged input so far, what is wrong
     hashes: dict[str, str]  # SHA-256 of each file read to its end
@@ -64,7 +65,7 @@ class RecordReader:
                 "--smiles-column and --id-column are for .csv, .tsv and .parquet files, and no input is one; "
                 "a .smi line is SMILES, then id: rename a file of tab-separated columns to .tsv"
             )
-        self.bytes_total = None if STDIN in self.files else sum(map(_size, self.files))
+        self.bytes_total = None if any(map(is_pipe, self.files)) else sum(map(_size, self.files))
         self._bytes_before = 0
         self._current: TextStream | ParquetTable | None = None
         self.faults = []
@@ -84,16 +85,27 @@ class RecordReader:
         )
 
     def __iter__(self) -> Iterator[Records]:
+        return self.batches()
+
+    def batches(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Records]:
+        """All records, from the first one on.
+
+        Args:
+            should_stop: asked where a pipe keeps one waiting. When it says so, the lines that are whole are
+                the last ones, and InputError follows them.
+        """
         self._bytes_before, self._current = 0, None
         self.faults = []
         for path in self.files:
             records = 0
             try:
-                for batch in self._read(path):
+                for batch in self._read(path, should_stop):
                     records += len(batch)
                     yield batch
             except InputError as fault:
                 self.faults.append(str(fault))
+                if should_stop():
+                    break
                 if path != self.files[-1]:
                     warnings.warn(f"{fault}; going on with the next input", StkdWarning, stacklevel=2)
             else:
@@ -103,7 +115,7 @@ class RecordReader:
         if self.fault:
             raise InputError(self.fault)
 
-    def _read(self, path: Path) -> Iterator[Records]:
+    def _read(self, path: Path, should_stop: Callable[[], bool]) -> Iterator[Records]:
         source, kind = _name(path), file_format(path)
         if kind == "parquet":
             table = self._current = ParquetTable(path, self._choice)
@@ -111,7 +123,7 @@ class RecordReader:
                 yield from table.read(source, self.batch_size)
             self.hashes[str(path)] = file_sha256(path)  # its columns were read here and there, not all of it
             return
-        with open_text(path) as stream, _unchanged(path):
+        with open_text(path, should_stop) as stream, _unchanged(path):
             self._current = stream
             if kind == "smi":
                 yield from read_smi(stream, source, self.batch_size)
@@ -132,7 +144,7 @@ def _size(path: Path) -> int:
 @contextmanager
 def _unchanged(path: Path) -> Iterator[None]:
     """Raises InputError at the end where a file was written to meanwhile: its rows are of no one state."""
-    if path == STDIN or (os.path.exists(path) and not path.is_file()):  # a pipe: opened once only
+    if is_pipe(path):  # opened once only
         yield
         return
     with open_file(path) as held:

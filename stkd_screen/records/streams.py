@@ -1,38 +1,20 @@
-"""Opening text inputs: decompression, progress in raw bytes, and damage reported after the last good byte."""
+"""Text inputs: progress in raw bytes, patience with pipes, and damage reported after the last good byte."""
 
-import bz2
-import gzip
-import hashlib
 import io
-import lzma
-import os
 import re
-import select
-import stat
-import sys
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import pyarrow as pa
+from typing import Any
 
 from stkd_screen.errors import InputError
+from stkd_screen.records.decompression import COMPRESSIONS, FAULTS, MAGIC, decompressed
+from stkd_screen.records.raw import CHUNK, RawBytes, open_file, standard_input
 
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 LONGEST_LINE = 1 << 26  # bytes: a line beyond this is no record, and would fill the memory
-_CHUNK = 1 << 18  # most bytes a read: decompressors allot what is asked for and mostly fill a part
-_XZ_MEMORY = 1 << 30  # bytes: 16 times what xz -9 needs, a quarter of what a file can ask for
 _START = 16  # bytes that tell a compression
 _PAUSE = 1.0  # seconds that what a pipe has given waits for more
-# How compressed data begins. No text of molecules does.
-_MAGIC = {
-    ".gz": re.compile(rb"\x1f\x8b\x08"),
-    ".bz2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),
-    ".xz": re.compile(rb"\xfd7zXZ\0"),
-    ".zst": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
-}
+_GRACE = 0.2  # seconds within which a signal to several programs has come to all of them
 # What is often found instead of molecules: how its text begins, what it is, and what to do.
 _FOREIGN = (
     (re.compile(rb"\xff\xfe|\xfe\xff|(?:[^\0]\0){4}|(?:\0[^\0]){4}"), "UTF-16 text", "save it as UTF-8"),
@@ -40,11 +22,9 @@ _FOREIGN = (
     (re.compile(rb"PAR1"), "a Parquet file", "rename it to .parquet"),
     (re.compile(rb"(?s).{257}ustar"), "a tar archive", "unpack it"),
     (re.compile(rb"(?i)\s*<(?:!doctype\s+)?html"), "a web page", "download the file anew"),
-    *((magic, "compressed twice", "decompress it once") for magic in _MAGIC.values()),
+    *((magic, "compressed twice", "decompress it once") for magic in MAGIC.values()),
 )
 AGAIN = "copy or download it again"
-# EOFError: cut off; the others: the decompressors' own words for corrupt data (gzip's and bz2's are OSError).
-_FAULTS = (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException)
 
 
 class Damaged(Exception):
@@ -56,8 +36,17 @@ class Damaged(Exception):
         self.altered = altered  # whether what was handed over may be wrong, as before a wrong checksum
 
 
+class Stopped(Damaged):
+    """An end was asked for while a pipe kept one waiting. Nothing is wrong with what it gave."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped")
+
+
 def damaged(source: str, line: int, fault: Damaged) -> InputError:
     """The error that says how far a damaged input could be read."""
+    if isinstance(fault, Stopped):
+        return InputError(f"{source}: stopped after line {line}")
     if line == 0:
         return InputError(f"{source}: cannot be read: {fault}; {fault.fix}")
     altered = ", but some may be altered" if fault.altered else ""
@@ -79,11 +68,13 @@ class TextStream(io.BufferedIOBase):
     Every byte before a fault is delivered first; from then on each read raises `Damaged`.
     """
 
-    def __init__(self, raw: Any, decompressed: Any, source: str):
+    def __init__(self, raw: Any, decompressed: Any, source: str, should_stop: Callable[[], bool]):
         self._raw = raw
         self._decompressed = decompressed
         self._source = source
+        self._should_stop = should_stop
         self._fault: Damaged | None = None
+        self._may_hold_more = False  # decompressed already, so that reading on needs no more of a pipe
         self.delivered = 0  # decompressed bytes
         self.ended = False  # all is delivered
         self.backlog = 0.0  # raw bytes that were taken but whose records were not handed out yet, estimated
@@ -111,17 +102,19 @@ class TextStream(io.BufferedIOBase):
             raise self._fault
         try:
             # read1, not read: read would throw away what it had gathered when a later part is damaged.
-            data: bytes = self._decompressed.read1(min(size, _CHUNK) if size > 0 else _CHUNK)
+            most = min(size, CHUNK) if size > 0 else CHUNK
+            data: bytes = self._decompressed.read1(most)
             if self.delivered == 0:
                 _refuse_foreign(data)
         except Damaged as fault:
             self._fault = fault
             raise
-        except _FAULTS as fault:
-            self._fault = _described(fault, self._decompressed is not self._raw)
+        except FAULTS as fault:
+            self._fault = _described(fault, self._is_compressed)
             raise self._fault from fault
         self.delivered += len(data)
         self.ended = not data
+        self._may_hold_more = self._is_compressed and len(data) == most
         return data
 
     def read(self, size: int | None = -1) -> bytes:
@@ -138,15 +131,41 @@ class TextStream(io.BufferedIOBase):
             raise InputError(f"{self._source}: damaged ({fault}); {fault.fix}") from fault
 
     def read_soon(self, size: int) -> bytes:
-        """As `read`, but of a pipe what it gives within a second, which may be nothing: see `ended`."""
+        """As `read`, but of a pipe what it gives within a second, which may be nothing: see `ended`.
+
+        Raises:
+            Damaged: see the class. `Stopped` where a pipe gives nothing and an end was asked for.
+        """
         if self._fault:
             raise self._fault
-        return self._gather(size, until=time.monotonic() + _PAUSE)
+        given = self._gather(size, until=time.monotonic() + _PAUSE)
+        if not given and not self.ended and self._should_stop():
+            self._fault = Stopped()
+            raise self._fault
+        return given
+
+    def was_cut_off(self) -> bool:
+        """Whether a pipe that ended was, as it seems, ended by what asked this program for an end, too.
+
+        Ctrl-C in a terminal goes to all programs of a pipeline: the last line may be half of one.
+        """
+        if not self._raw.is_pipe:
+            return False
+        time.sleep(_GRACE)
+        return self._should_stop()
+
+    @property
+    def _is_compressed(self) -> bool:
+        return self._decompressed is not self._raw
 
     def _gather(self, size: int, until: float | None = None) -> bytes:
         chunks: list[bytes] = []
+
+        def comes() -> bool:
+            return until is None or self._may_hold_more or self._raw.comes(until)
+
         try:
-            while size > 0 and (until is None or self._raw.comes(until)) and (chunk := self.read1(size)):
+            while size > 0 and comes() and (chunk := self.read1(size)):
                 chunks.append(chunk)
                 size -= len(chunk)
         except Damaged:
@@ -159,25 +178,23 @@ class TextStream(io.BufferedIOBase):
         super().close()
 
 
-def open_text(path: Path) -> TextStream:
+def open_text(path: Path, should_stop: Callable[[], bool] = lambda: False) -> TextStream:
     """Open a text input for reading; `-` is standard input.
 
     It is decompressed by its content. An extension that promises a compression has to keep it.
 
+    Args:
+        should_stop: asked where a pipe keeps one waiting: whether an end was asked for.
+
     Raises:
         InputError: it cannot be opened, or is not compressed as its extension says.
     """
-    if str(path) == "-":
-        if sys.stdin is None:
-            raise InputError("<stdin>: standard input is closed; give it a pipe or a file, or name a file")
-        raw = _Counted(_standard_input())
-    else:
-        raw = _Counted(open_file(path))
+    raw = RawBytes(standard_input() if str(path) == "-" else open_file(path))
     try:
         start = raw.peek(_START)
     except OSError as fault:
         raise InputError(f"{path}: cannot be read ({fault.strerror})") from fault
-    found = next((name for name, magic in _MAGIC.items() if magic.match(start)), None)
+    found = next((name for name, magic in MAGIC.items() if magic.match(start)), None)
     promised = path.suffix.lower()
     if found is None and promised in COMPRESSIONS:
         raw.close()
@@ -186,177 +203,7 @@ def open_text(path: Path) -> TextStream:
         raise InputError(
             f"{path}: no {promised} data in it; if it is plain text, rename it to {path.stem}, else {AGAIN}"
         )
-    opened: Any = raw
-    if found == ".gz":
-        opened = gzip.GzipFile(fileobj=raw)
-    elif found == ".bz2":
-        opened = _Members(raw, bz2.BZ2Decompressor)
-    elif found == ".xz":
-        opened = _Members(raw, lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY))
-    elif found == ".zst":
-        opened = _Zstd(raw)
-    return TextStream(raw, opened, str(path))
-
-
-def _standard_input() -> BinaryIO:
-    """Through a file of our own: the program could not end while a thread waits in that of `sys`."""
-    try:
-        return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
-    except (OSError, AttributeError):  # of a program that has put something else in its place
-        return sys.stdin.buffer
-
-
-def open_file(path: Path) -> BinaryIO:
-    """Raises InputError, with the way out, where the file cannot be opened."""
-    try:
-        return path.open("rb")
-    except OSError as fault:
-        if os.path.exists(path):
-            fix = "check its permissions"
-        elif os.path.islink(path):
-            fix = "mend or remove this link to nothing"
-        else:
-            fix = "put it back, it was there at the start"
-        raise InputError(f"{path}: cannot be opened ({fault.strerror}); {fix}") from fault
-
-
-def _is_pipe(file: Any) -> bool:
-    """Whether reading may have to wait for another program, and `select` can tell."""
-    try:
-        return os.name == "posix" and not stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-    except (OSError, AttributeError):  # not a file of the system
-        return False
-
-
-class _Counted(io.BufferedIOBase):
-    """A binary file that counts and hashes what is taken from it. Closing it leaves standard input open."""
-
-    def __init__(self, file: Any):
-        self.file = file
-        self.taken = 0
-        self._peeked = b""
-        self._is_pipe = _is_pipe(file)
-        self.digest = hashlib.sha256()
-
-    def readable(self) -> bool:
-        return True
-
-    def comes(self, until: float) -> bool:
-        """Whether more can be read before a time of `time.monotonic`. A file never keeps one waiting."""
-        if self._peeked or not self._is_pipe:
-            return True
-        waiting = select.poll()  # not select.select, which knows only the first 1,024 open files
-        waiting.register(self.file, select.POLLIN)
-        return bool(waiting.poll(1000 * max(0.0, until - time.monotonic())))
-
-    def peek(self, size: int) -> bytes:
-        """The next `size` bytes, fewer at the end, which are read again afterwards."""
-        while len(self._peeked) < size and (data := self.file.read1(size - len(self._peeked))):
-            self._peeked += data
-        return self._peeked
-
-    def read(self, size: int | None = -1) -> bytes:
-        if size is None or size < 0:
-            size = sys.maxsize
-        data = self._take(size)
-        if len(data) < size:
-            data += self.file.read(size - len(data) if size < sys.maxsize else -1)
-        self.taken += len(data)
-        self.digest.update(data)
-        return data
-
-    def read1(self, size: int = -1) -> bytes:
-        data = self._take(size if size >= 0 else sys.maxsize) or self.file.read1(size)
-        self.taken += len(data)
-        self.digest.update(data)
-        return data
-
-    def _take(self, size: int) -> bytes:
-        data, self._peeked = self._peeked[:size], self._peeked[size:]
-        return data
-
-    def restart(self) -> None:
-        self.file.seek(0)
-        self.taken = 0
-        self.digest = hashlib.sha256()
-
-    def can_restart(self) -> bool:
-        return bool(self.file.seekable())
-
-    def close(self) -> None:
-        if self.file is not getattr(sys.stdin, "buffer", None):
-            self.file.close()
-        super().close()
-
-
-class _Members:
-    """Decompressed bytes of .bz2 or .xz data, one member after another.
-
-    Python's own readers take whatever follows the first member and is damaged for nothing at all.
-    """
-
-    def __init__(self, raw: _Counted, decompressor: Callable[[], Any]):
-        self._raw = raw
-        self._decompressor = decompressor
-        self._member = decompressor()
-
-    def read1(self, size: int) -> bytes:
-        data = b""
-        while not data:
-            if self._member.eof and not self._next_member():
-                break
-            given = b""
-            if self._member.needs_input and not (given := self._raw.read1(io.DEFAULT_BUFFER_SIZE)):
-                raise EOFError
-            data = self._member.decompress(given, size)
-        return data
-
-    def _next_member(self) -> bool:
-        """Go on to the member that follows, if one does; zeros may pad the end."""
-        rest = self._member.unused_data.lstrip(b"\0")
-        while not rest and (given := self._raw.read1(io.DEFAULT_BUFFER_SIZE)):
-            rest = given.lstrip(b"\0")
-        if rest:
-            self._member = self._decompressor()
-            self._member.decompress(rest, 0)  # takes it in, gives nothing yet
-        return bool(rest)
-
-
-class _Zstd:
-    """pyarrow's zstd reader, made to deliver every byte before a fault.
-
-    pyarrow drops what it has decompressed in the call that meets the fault. So the file is then read again up
-    to that call, and from there byte by byte: slow, but for one chunk at most.
-    """
-
-    def __init__(self, raw: _Counted):
-        self._raw = raw
-        self._delivered = 0
-        self._most = 1 << 16
-        self._stream = self._open()
-
-    def _open(self) -> Any:
-        return pa.CompressedInputStream(pa.PythonFile(self._raw, mode="r"), "zstd")
-
-    def read1(self, size: int) -> bytes:
-        try:
-            data = self._stream.read(min(size, self._most))
-        except _FAULTS:
-            if self._most == 1 or not self._raw.can_restart():
-                raise
-            self._replay()
-            data = self._stream.read(1)
-        self._delivered += len(data)
-        return data
-
-    def _replay(self) -> None:
-        self._failed = self._stream  # kept, for its end would close the file
-        self._raw.restart()
-        self._stream = self._open()
-        self._most = 1
-        left = self._delivered
-        while left:
-            left -= len(self._stream.read(min(left, _CHUNK)))
+    return TextStream(raw, decompressed(raw, found), str(path), should_stop)
 
 
 def _refuse_foreign(start: bytes) -> None:

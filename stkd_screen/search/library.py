@@ -12,14 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stkd_screen.errors import SearchError, StkdWarning, first_line
-from stkd_screen.parts.manifest import Manifest
+from stkd_screen.parts.manifest import Manifest, load_manifest
 from stkd_screen.parts.outputs import MANIFEST, OutputFile, OutputFolder, manifest_in
 from stkd_screen.records.parquet import READ_AHEAD
 
 # As `output.METADATA_KEY`; importing it from there would load torch, which no build of an index needs.
 METADATA_KEY = b"stkd_screen"
 BATCH_ROWS = 16_384
-_UNFINISHED = "an unfinished run of stkd-screen embed; give the same embed command again to finish it"
 
 
 @dataclass(frozen=True)
@@ -165,8 +164,8 @@ def _parquet_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        if OutputFile(path).unfinished():
-            raise SearchError(f"{path}: {_UNFINISHED}")
+        if unfinished := OutputFile(path).unfinished():
+            raise SearchError(_unfinished(path, unfinished))
         raise SearchError(f"no such file: {path}; check the name and the folder you are in")
     parts = {manifest.parent: _parts(manifest.parent) for manifest in path.rglob(MANIFEST)}
     files = sorted(
@@ -182,19 +181,26 @@ def _parquet_files(path: Path) -> list[Path]:
 def _parts(folder: Path) -> set[str | None]:
     """Names of the files that the manifest of a folder names, all of which are there."""
     output = OutputFolder(folder)
-    manifest = output.finished()
-    if manifest is None:
-        raise SearchError(f"{folder}: {_UNFINISHED}, or name single files to index them without the rest")
+    manifest = load_manifest(folder / MANIFEST)
+    assert manifest is not None  # it was found there
+    if not manifest.complete:
+        raise SearchError(
+            f"{_unfinished(folder, manifest)}; or name single files to index them without the rest"
+        )
     if missing := output.missing(manifest):
         raise SearchError(f"{missing}; copy the folder again, or embed it anew with --overwrite")
     _warn_of_fault(folder, manifest)
     return {part.file for part in manifest.parts}
 
 
+def _unfinished(path: Path, manifest: Manifest) -> str:
+    return f"{path}: an unfinished run of stkd-screen embed, {manifest.rows:,} rows so far; {manifest.way_on}"
+
+
 def _warn_of_fault(path: Path, manifest: Manifest) -> None:
     if manifest.input_fault:
         warnings.warn(
-            f"{path}: its input was damaged, so molecules may be missing: {manifest.input_fault}",
+            f"{path}: its input was not read in full, so molecules may be missing: {manifest.input_fault}",
             StkdWarning,
             stacklevel=2,
         )
