@@ -1,7 +1,9 @@
 """What a run looks like while it goes on, and its tables at the end."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Timer
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from rich.text import Text
 from stkd_screen.cli.interrupts import Interrupted
 from stkd_screen.cli.text import printable
 
+_SOON = 5.0  # seconds in which all is loaded but on a first run
 # Measures and their headings, in the order of columns.
 MEASURES = {
     "mae": "MAE",
@@ -47,6 +50,19 @@ class Terminal(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
+
+
+@contextmanager
+def loading(console: Terminal) -> Iterator[None]:
+    """Says what takes so long once loading takes as long as only a first run does."""
+    with console.status("Loading") as status:
+        why = "Loading; the first run after an installation compiles the SMILES parser (40 s)"
+        timer = Timer(_SOON, status.update, [why])
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def metrics_table(

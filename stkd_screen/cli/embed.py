@@ -80,7 +80,7 @@ def embed(
         stkd-screen embed zinc.smi.gz -o out.parquet
     """
     started = time.perf_counter()
-    from stkd_screen.cli.display import EmbedDisplay, Terminal
+    from stkd_screen.cli.display import EmbedDisplay, Terminal, loading
     from stkd_screen.cli.interrupts import Interrupted, interrupts_ask
     from stkd_screen.domain import LARGER
     from stkd_screen.embed import embed as run_embed
@@ -92,7 +92,7 @@ def embed(
 
     place = output_at(output).path
     console = Terminal(stderr=True)
-    with console.status("Loading; the first run after an installation compiles the SMILES parser (40 s)"):
+    with loading(console):
         encoder = load(model, device, batch_tokens=batch_tokens, precision=precision)
         encoder.embed(["C"])
     startup = time.perf_counter() - started
@@ -196,9 +196,9 @@ def _summary_table(summary: "Summary", output: str, startup: float) -> "Table":
     for reason, count in summary.bad.most_common():
         table.add_row("bad", f"{count:,}  {reason}")
     if summary.complete and not summary.records:
-        table.add_row("time", "no record in the input")
+        table.add_row("note", "no record in the input")
     elif summary.complete and summary.resumed == summary.records:
-        table.add_row("time", "complete already, nothing to do")
+        table.add_row("note", "complete already, nothing to do")
     else:
         done_before = f", {summary.resumed:,} records were done before" if summary.resumed else ""
         table.add_row(

@@ -32,9 +32,11 @@ def index(
         bool, typer.Option("--info", help="Describe the index named, or the one built last.")
     ] = False,
 ) -> None:
-    """Build a search index from embedded libraries; `search` uses the one that was built last.
+    """Build a search index from embedded libraries.
 
-    stkd-screen index out.parquet
+    `search` uses the one that was built last.
+
+        stkd-screen index out.parquet
     """
     from stkd_screen.cli.display import Terminal
     from stkd_screen.errors import SearchError

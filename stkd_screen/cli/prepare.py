@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from stkd_screen.cli.options import Data, SmilesColumn, SplitBy, SplitColumn, SplitSeed
-from stkd_screen.cli.training import Exclude, Seed, TargetOption, Unlabelled, UnlabelledMolecules
+from stkd_screen.cli.training import Exclude, TargetOption, Unlabelled, UnlabelledMolecules
 
 
 def prepare(
@@ -20,7 +20,7 @@ def prepare(
     unlabelled: Unlabelled = None,
     unlabelled_molecules: UnlabelledMolecules = 100_000,
     exclude: Exclude = None,
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice from --unlabelled.")] = 0,
 ) -> None:
     """Molecules, graphs, labels and splits in one compact file, for teach, distill, train and evaluate.
 
