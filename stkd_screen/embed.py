@@ -25,7 +25,7 @@ from stkd_screen.windows import Ending, Window, by_part, encode, pass_over, tabu
 PART_ROWS = {"cpu": 131_072, "cuda": 1_048_576}
 # Threads that make rows of the output: a GPU would wait for one, and a CPU needs its cores to compute.
 TABLE_THREADS = {"cpu": 1, "cuda": 4}
-_STOPPED = "stopped before the end of a pipe or standard input"
+_STOPPED = "stopped before the end of the input"
 
 
 @dataclass
@@ -83,7 +83,7 @@ def embed(
         restart: throw away what an unfinished run left, instead of going on from it.
         should_stop: asked after each window, and where a pipe keeps one waiting; when it says so, what is
             encoded becomes a part and the run ends. Where an input is a pipe, which no run could go on
-            reading, that part is the last one of a whole output.
+            reading, that part is the last one of a whole output, unless that would replace another one.
         report: called after each window, and while the records that are done are passed over.
 
     Raises:
@@ -181,14 +181,15 @@ class _Run:
         self.report(self.summary)
 
     def _embed(self, manifest: Manifest) -> None:
-        records_read = self.reader.batches(self.should_stop)
+        ending = Ending()
+        records_read = self.reader.batches(lambda: ending.over or self.should_stop())
         read = ((records, self.reader.bytes_read, self.reader.fault) for records in records_read)
-        with closing(in_background(read, should_stop=self.should_stop)) as batches:
+        with closing(in_background(read, should_stop=lambda: ending.over or self.should_stop())) as batches:
             with closing(StoredRecords(self.output, manifest)) as stored:
-                fault_before = pass_over(
+                ending.input_fault = pass_over(
                     batches, manifest.rows, stored, self.limit, self.should_stop, self._passed
                 )
-            ending = Ending(stopped=self.should_stop(), input_fault=fault_before)
+            ending.stopped = self.should_stop()
             encoded = encode(
                 batches,
                 manifest.rows,
@@ -217,7 +218,8 @@ class _Run:
         self.summary.stopped = ending.stopped
         if not ending.stopped:
             self._finish(manifest, ending.input_fault)
-        elif manifest.parts and not manifest.can_be_read_again:  # no run will go on after these rows
+        elif manifest.parts and not manifest.can_be_read_again and not self.output.replaces:
+            # No run will go on after these rows, and they take the place of no others.
             self._finish(manifest, "; ".join(filter(None, [_STOPPED, ending.input_fault])))
 
     def _write_part(self, manifest: Manifest, windows: Iterator[Window]) -> Part:

@@ -53,6 +53,7 @@ class Window:
 class Ending:
     """Why the windows of a run came to an end, if not because the input did."""
 
+    over: bool = False  # whatever the reason: nothing more is taken
     stopped: bool = False  # it was asked for
     input_fault: str | None = None  # what is wrong with the inputs up to there, if anything
     fault: Exception | None = None  # to be raised once the rows before it are safe
@@ -122,7 +123,7 @@ def encode(
         encoder: the model.
         options: checked against its weights.
         limit: most records of the whole input.
-        should_stop: asked after each window and at the end of the input.
+        should_stop: asked after each window, and where there are no more records.
         ending: filled in; its input fault is at first that of the records before `row`.
 
     Raises:
@@ -153,13 +154,12 @@ def encode(
                 ending.stopped = should_stop()
                 if ending.stopped:
                     return
-        ending.stopped = should_stop()
+        ending.stopped = should_stop() and row != limit
     except InputError as fault:  # of the reader, behind all that it could read
         ending.stopped = should_stop()
-        if not ending.stopped:
-            if not row:
-                raise
-            ending.input_fault = str(fault)
+        if not row and not ending.stopped:
+            raise
+        ending.input_fault = str(fault)
 
 
 def tabulate(
@@ -186,15 +186,17 @@ def tabulate(
         of_window = window.records, window.molecules, window.encoded
         return window, *result_table(*of_window, weights, options, window.first_row)
 
-    try:
-        with closing(by_threads(rows, windows, threads, ahead=threads)) as tables:
+    with closing(by_threads(rows, windows, threads, ahead=threads)) as tables:
+        try:
             for window, table, bad, warnings in tables:
                 if strict and bad:
                     ending.fault = _first_bad(window.records, table)
                     return
                 yield Window(table, bad, warnings, window.bytes_read)
-    except Exception as fault:
-        ending.fault = fault
+        except Exception as fault:
+            ending.fault = fault
+        finally:
+            ending.over = True  # before the threads are waited for: they may wait for a pipe
 
 
 def by_part(windows: Iterator[Window], rows: int, window_rows: int) -> Iterator[Iterator[Window]]:

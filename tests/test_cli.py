@@ -243,6 +243,18 @@ def test_an_input_that_does_not_come_is_not_waited_for(toy, tmp_path, stkd_scree
     assert "2 rows, not of the whole input: stopped before the end" in stkd_screen("verify", output).stderr
 
 
+def test_a_bad_record_is_told_of_though_the_pipe_goes_on(toy, tmp_path):
+    command = [sys.executable, "-m", "stkd_screen", "embed", "-", "--strict", "--model", toy.weights]
+    process = subprocess.Popen(
+        [*command, "-o", tmp_path / "out.parquet"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdin and process.stderr
+    process.stdin.write("CCO a\nC1CC b\n")
+    process.stdin.flush()
+    assert process.wait(60) == 1
+    assert "<stdin> line 2: unclosed ring bond" in process.stderr.read()
+
+
 @pytest.mark.parametrize("stop", ["strict", "interrupt"])
 def test_a_run_that_stops_in_the_middle_ends_cleanly(toy, tmp_path, stop):
     """Not by an abort of the process while a thread still computes."""

@@ -9,6 +9,7 @@ import random
 import re
 import sys
 import uuid
+import warnings
 import zlib
 from threading import Event, Semaphore, Thread, Timer
 
@@ -825,19 +826,23 @@ def test_a_short_line_of_a_pipe_comes_before_the_next(pipe, compress):
     assert next(batches).smiles.to_pylist() == ["CC"]
 
 
-@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress])
-def test_what_is_decompressed_of_a_pipe_is_not_kept_back(pipe, compress):
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress, zstd])
+@pytest.mark.parametrize("members", [1, 2])
+def test_what_is_decompressed_of_a_pipe_is_not_kept_back(pipe, compress, members):
     """More than one read gives, of bytes that were all taken by the first."""
-    path, _ = pipe("x.smi", compress(b"C\n" * 400_000))
+    path, _ = pipe("x.smi", compress(b"C\n" * (400_000 // members)) * members)
     batches = iter(RecordReader([path], batch_size=1000))
     assert sum(len(next(batches)) for _ in range(400)) == 400_000
 
 
 def test_half_a_line_is_no_record_where_a_pipe_was_ended_with_this_program(pipe):
-    path, go_on = pipe("x.smi", b"C one\nCC tw")
-    go_on()
-    [batch] = RecordReader([path]).batches(lambda: True)
-    assert batch.smiles.to_pylist() == ["C"]
+    for name, text in (("x.smi", b"C one\nCC tw"), ("x.csv", b"smiles,id\nC,one\nCC")):
+        path, go_on = pipe(name, text)
+        go_on()
+        reader = RecordReader([path])
+        [batch] = reader.batches(lambda: True)
+        assert batch.smiles.to_pylist() == ["C"]
+        assert not reader.hashes
     path, go_on = pipe("y.smi", b"C one\nCC tw")
     go_on()
     assert rows(path) == [("C", "one"), ("CC", "tw")]  # else it is the last line, as in a file
@@ -850,8 +855,28 @@ def test_an_end_that_is_asked_for_while_a_pipe_keeps_one_waiting(pipe, write):
     batches = reader.batches(stop.is_set)
     assert next(batches).smiles.to_pylist() == ["C"]
     stop.set()
-    with pytest.raises(InputError, match=r"x\.smi: stopped after line 1$"):
-        next(batches)
+    assert list(batches) == [] and reader.fault is None and not reader.hashes
+
+
+def test_nothing_is_read_behind_a_pipe_that_was_ended_with_this_program(pipe, write):
+    path, go_on = pipe("x.smi", b"C one\n")
+    go_on()
+    reader = RecordReader([write("w.smi.gz", gzip.compress(TEXT)[:-3]), path, write("y.smi", TEXT)])
+    with warnings.catch_warnings(), pytest.raises(InputError, match=r"w\.smi\.gz: damaged after line 3"):
+        warnings.simplefilter("ignore", StkdWarning)
+        found = []
+        for batch in reader.batches(lambda: True):
+            found += batch.smiles.to_pylist()
+    assert found == [*(smiles for smiles, _ in ROWS), "C"]
+
+
+def test_a_pipe_in_a_folder_has_to_be_named(pipe, write, tmp_path):
+    (tmp_path / "lib").mkdir()
+    path, go_on = pipe("lib/x", b"C one\n")
+    go_on()
+    write("lib/y.smi", TEXT)
+    assert rows(tmp_path / "lib") == ROWS
+    assert rows(path) == [("C", "one")]
 
 
 def test_a_pipe_without_an_extension_holds_smi_lines(pipe):

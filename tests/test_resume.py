@@ -44,7 +44,7 @@ def library(tmp_path):
 
 
 def run(encoder, inputs, output, *, stop_after=None, level=None, **options):
-    """Embed in windows of 10 records and parts of 20; `stop_after` so many windows."""
+    """Embed in windows of 10 records and parts of 20; `stop_after` so many questions whether to stop."""
     reader = RecordReader(inputs if isinstance(inputs, list) else [inputs], batch_size=10, exclude=None)
     chosen = OutputOptions(level=level).checked(encoder.weights)
     asked = iter(range(1_000))
@@ -279,15 +279,17 @@ def test_standard_input_runs_once_and_cannot_be_continued(encoder, tmp_path, mon
     assert run(encoder, "-", output, restart=True).records == 100
     give(LINES)
     stopped = run(encoder, "-", output, overwrite=True, stop_after=3)
-    assert stopped.stopped and stopped.complete and 0 < stopped.records == len(rows(output)) < 100
-    assert "stopped before the end of a pipe" in verify(output)[0].finding
+    assert stopped.stopped and not stopped.complete and len(rows(output)) == 100  # it was whole before
     give(LINES)
-    assert run(encoder, "-", output, overwrite=True).records == 100
+    stopped = run(encoder, "-", tmp_path / "new.parquet", stop_after=3)
+    assert stopped.stopped and stopped.complete
+    assert 0 < stopped.records == len(rows(tmp_path / "new.parquet")) < 100
+    assert "stopped before the end of the input" in verify(tmp_path / "new.parquet")[0].finding
     give(LINES[:50])  # what is done already may be of another input
     with pytest.raises(OutputError, match="exists already, and whether standard input.*--overwrite"):
         run(encoder, "-", output)
     give(LINES[:50])
-    assert run(encoder, "-", output, overwrite=True).records == 50
+    assert run(encoder, "-", output, overwrite=True, restart=True).records == 50
 
 
 def test_strict_rows_before_the_bad_one_are_kept(encoder, library, tmp_path):

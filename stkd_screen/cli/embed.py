@@ -149,6 +149,8 @@ def embed(
     if summary.stopped:
         if summary.complete:
             kept = f"the {summary.records:,} rows before it are in {output}"
+        elif reader.bytes_total is None and summary.records:
+            kept = f"{output} is as it was, and no run can go on: a pipe cannot be read again"
         elif summary.records:
             kept = f"{summary.records:,} rows are safe, the same command goes on after them"
         else:
@@ -163,6 +165,7 @@ def _as_dict(summary: "Summary", output: str, startup: float) -> dict[str, objec
     return {
         "output": output,
         "complete": summary.complete,
+        "stopped": summary.stopped,
         "records": summary.records,
         "resumed": summary.resumed,
         "good": summary.good,

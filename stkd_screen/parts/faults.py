@@ -47,23 +47,22 @@ def faults_named(output: OutputFile | OutputFolder) -> Iterator[None]:
         yield
     except OSError as error:
         mend = _MENDS.get(error.errno or 0, "see to that disk")
-        rows = _safe_rows(output)
-        safe = (
-            f": its first {rows:,} rows are safe in {output.work}, and it goes on after them" if rows else ""
-        )
         raise OutputError(
             f"{output.path} cannot be written: {error.strerror or error}; {mend}, or choose another -o, "
-            f"and give the command again{safe}"
+            f"and give the command again{_what_is_safe(output)}"
         ) from error
 
 
-def _safe_rows(output: OutputFile | OutputFolder) -> int:
+def _what_is_safe(output: OutputFile | OutputFolder) -> str:
     try:
         unfinished = output.unfinished()
-        goes_on = unfinished and unfinished.can_be_read_again and not output.missing(unfinished)
-        return unfinished.rows if unfinished and goes_on else 0
+        if not unfinished or not unfinished.rows or output.missing(unfinished):
+            return ""
     except (OSError, OutputError):
-        return 0
+        return ""
+    if not unfinished.can_be_read_again:
+        return " with --restart, for a pipe cannot be read again from its beginning"
+    return f": its first {unfinished.rows:,} rows are safe in {output.work}, and it goes on after them"
 
 
 def patiently(

@@ -63,6 +63,11 @@ class Output:
                 with suppress(OSError):  # there is work in it
                     self.work.rmdir()
 
+    @property
+    def replaces(self) -> bool:
+        """Whether something is there whose place the finished output would take."""
+        return self.work != self.path and self.path.exists()
+
     def unfinished(self) -> Manifest | None:
         """The manifest of a run that has not come to its end, None where there is none."""
         manifest = load_manifest(self.work / MANIFEST)

@@ -27,7 +27,10 @@ _XZ_MEMORY = 1 << 30  # bytes: 16 times what xz -9 needs, a quarter of what a fi
 
 
 def decompressed(raw: RawBytes, compression: str | None) -> Any:
-    """What to call `read1` of for the bytes of `raw`: compressed as one of `MAGIC`, or not at all."""
+    """What to call `read1` of for the bytes of `raw`: compressed as one of `MAGIC`, or not at all.
+
+    Its `holds_more`, where it has one, says whether it can give more without taking any of `raw`.
+    """
     if compression == ".gz":
         return gzip.GzipFile(fileobj=raw)
     if compression == ".bz2":
@@ -49,6 +52,10 @@ class _Members:
         self._raw = raw
         self._decompressor = decompressor
         self._member = decompressor()
+
+    @property
+    def holds_more(self) -> bool:
+        return bool(self._member.unused_data) if self._member.eof else not self._member.needs_input
 
     def read1(self, size: int) -> bytes:
         data = b""
@@ -81,6 +88,7 @@ class _Zstd:
 
     def __init__(self, raw: RawBytes):
         self._raw = raw
+        self.holds_more = False
         self._delivered = 0
         self._most = 1 << 16
         self._stream = self._open()
@@ -96,6 +104,7 @@ class _Zstd:
                 raise
             self._replay()
             data = self._stream.read(1)
+        self.holds_more = len(data) == self._most
         self._delivered += len(data)
         return data
 

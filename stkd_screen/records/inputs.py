@@ -42,7 +42,7 @@ def is_pipe(path: Path) -> bool:
 def expand(inputs: Sequence[str | Path], exclude: Path | None = None) -> list[Path]:
     """Files to read, in order; a folder stands for the files of known extension in it, sorted by path.
 
-    Of a folder, hidden files, those in hidden folders and .txt files are left out: they have to be named.
+    Of a folder, hidden and .txt files, those in hidden folders and pipes are left out: they have to be named.
 
     Args:
         inputs: files, folders, `-` for standard input.
@@ -85,7 +85,7 @@ def _missing(path: Path) -> InputError:
 def _folder(folder: Path, output: str | None) -> list[Path]:
     def wanted(path: Path) -> bool:
         listed = file_format(path) is not None and _extension(path)[0] != _ONLY_BY_NAME
-        return listed and not _is_in(path, output)
+        return listed and not _is_in(path, output) and not is_pipe(path)
 
     found = sorted(filter(wanted, _files(folder)))
     if not found:

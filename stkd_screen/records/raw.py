@@ -21,8 +21,9 @@ class RawBytes(io.BufferedIOBase):
     def __init__(self, file: Any):
         self.file = file
         self.taken = 0
+        self._begin = file.tell() if file.seekable() else 0
         self._peeked = b""
-        self.is_pipe = _is_pipe(file)
+        self.may_wait = _may_wait(file)
         self.digest = hashlib.sha256()
 
     def readable(self) -> bool:
@@ -30,16 +31,20 @@ class RawBytes(io.BufferedIOBase):
 
     def comes(self, until: float) -> bool:
         """Whether more can be read before a time of `time.monotonic`. A file never keeps one waiting."""
-        if self._peeked or not self.is_pipe:
+        return bool(self._peeked) or self._wait(1000 * max(0.0, until - time.monotonic()))
+
+    def _wait(self, milliseconds: float | None = None) -> bool:
+        """Whether more can be read before so long; without a limit it is waited for."""
+        if not self.may_wait:
             return True
-        waiting = select.poll()  # not select.select, which knows only the first 1,024 open files
-        waiting.register(self.file, select.POLLIN)
-        return bool(waiting.poll(1000 * max(0.0, until - time.monotonic())))
+        poll = select.poll()  # not select.select, which knows only the first 1,024 open files
+        poll.register(self.file, select.POLLIN)
+        return bool(poll.poll(milliseconds))
 
     def peek(self, size: int) -> bytes:
         """The next `size` bytes, fewer at the end of a line or of all, which are read again afterwards."""
         while len(self._peeked) < size and b"\n" not in self._peeked:
-            data = self.file.read1(size - len(self._peeked))
+            data = self._read_file(size - len(self._peeked))
             if not data:
                 break
             self._peeked += data
@@ -54,13 +59,17 @@ class RawBytes(io.BufferedIOBase):
             size = CHUNK
         data, self._peeked = self._peeked[:size], self._peeked[size:]
         if not data or self.comes(until=0):
-            data += self.file.read1(size - len(data))
+            data += self._read_file(size - len(data))
         self.taken += len(data)
         self.digest.update(data)
         return data
 
+    def _read_file(self, size: int) -> bytes:
+        self._wait()  # another program may have made standard input one that does not wait
+        return bytes(self.file.read1(size))
+
     def restart(self) -> None:
-        self.file.seek(0)
+        self.file.seek(self._begin)
         self.taken = 0
         self.digest = hashlib.sha256()
 
@@ -78,10 +87,7 @@ def standard_input() -> BinaryIO:
     if sys.stdin is None:
         raise InputError("<stdin>: standard input is closed; give it a pipe or a file, or name a file")
     try:
-        descriptor = os.dup(sys.stdin.fileno())
-        if os.name == "posix":
-            os.set_blocking(descriptor, True)  # or a read before the next line comes would look like the end
-        return os.fdopen(descriptor, "rb")
+        return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     except (OSError, AttributeError):  # of a program that has put something else in its place
         return sys.stdin.buffer
 
@@ -100,7 +106,7 @@ def open_file(path: Path) -> BinaryIO:
         raise InputError(f"{path}: cannot be opened ({fault.strerror}); {fix}") from fault
 
 
-def _is_pipe(file: Any) -> bool:
+def _may_wait(file: Any) -> bool:
     """Whether reading may have to wait for another program, and `select` can tell."""
     try:
         return os.name == "posix" and not stat.S_ISREG(os.fstat(file.fileno()).st_mode)

@@ -15,7 +15,7 @@ from stkd_screen.records.inputs import STDIN, expand, file_format, is_pipe
 from stkd_screen.records.parquet import ParquetTable
 from stkd_screen.records.raw import open_file
 from stkd_screen.records.smi import read_smi
-from stkd_screen.records.streams import TextStream, open_text
+from stkd_screen.records.streams import Stopped, TextStream, open_text
 
 
 class RecordReader:
@@ -87,12 +87,12 @@ class RecordReader:
     def __iter__(self) -> Iterator[Records]:
         return self.batches()
 
-    def batches(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Records]:
+    def batches(self, should_stop: Callable[[], bool] | None = None) -> Iterator[Records]:
         """All records, from the first one on.
 
         Args:
-            should_stop: asked where a pipe keeps one waiting. When it says so, the lines that are whole are
-                the last ones, and InputError follows them.
+            should_stop: asked where a pipe keeps one waiting or ends. When it says so, the lines that it has
+                given whole are the last ones.
         """
         self._bytes_before, self._current = 0, None
         self.faults = []
@@ -103,9 +103,9 @@ class RecordReader:
                     records += len(batch)
                     yield batch
             except InputError as fault:
-                self.faults.append(str(fault))
-                if should_stop():
+                if isinstance(fault.__cause__, Stopped):
                     break
+                self.faults.append(str(fault))
                 if path != self.files[-1]:
                     warnings.warn(f"{fault}; going on with the next input", StkdWarning, stacklevel=2)
             else:
@@ -115,7 +115,7 @@ class RecordReader:
         if self.fault:
             raise InputError(self.fault)
 
-    def _read(self, path: Path, should_stop: Callable[[], bool]) -> Iterator[Records]:
+    def _read(self, path: Path, should_stop: Callable[[], bool] | None) -> Iterator[Records]:
         source, kind = _name(path), file_format(path)
         if kind == "parquet":
             table = self._current = ParquetTable(path, self._choice)

@@ -73,8 +73,8 @@ def read_smi(stream: TextStream, source: str, batch_size: int) -> Iterator[Recor
         if block:  # of a pipe there may be none yet
             block, torn = block.removeprefix(b"\n") if torn else block, block.endswith(b"\r")
         text += _unix_newlines(block)
-        if ended and not fault and text and not text.endswith(b"\n") and not stream.was_cut_off():
-            text += b"\n"  # but not after a fault: half a molecule is no record
+        if ended and not fault and text:
+            text += b"\n"  # after a fault the last line is cut off: half a molecule is no record
 
         if _BOM in text:
             text = _BOM_AT_LINE.sub(b"", text)  # a file put behind another brings its mark along

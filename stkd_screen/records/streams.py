@@ -37,7 +37,11 @@ class Damaged(Exception):
 
 
 class Stopped(Damaged):
-    """An end was asked for while a pipe kept one waiting. Nothing is wrong with what it gave."""
+    """An end was asked for while a pipe kept one waiting, or just before it ended.
+
+    Nothing is wrong with its whole lines. Ctrl-C in a terminal goes to all programs of a pipeline, so the
+    last line may be half of one.
+    """
 
     def __init__(self) -> None:
         super().__init__("stopped")
@@ -68,13 +72,12 @@ class TextStream(io.BufferedIOBase):
     Every byte before a fault is delivered first; from then on each read raises `Damaged`.
     """
 
-    def __init__(self, raw: Any, decompressed: Any, source: str, should_stop: Callable[[], bool]):
+    def __init__(self, raw: Any, decompressed: Any, source: str, should_stop: Callable[[], bool] | None):
         self._raw = raw
         self._decompressed = decompressed
         self._source = source
         self._should_stop = should_stop
         self._fault: Damaged | None = None
-        self._may_hold_more = False  # decompressed already, so that reading on needs no more of a pipe
         self.delivered = 0  # decompressed bytes
         self.ended = False  # all is delivered
         self.backlog = 0.0  # raw bytes that were taken but whose records were not handed out yet, estimated
@@ -102,19 +105,20 @@ class TextStream(io.BufferedIOBase):
             raise self._fault
         try:
             # read1, not read: read would throw away what it had gathered when a later part is damaged.
-            most = min(size, CHUNK) if size > 0 else CHUNK
-            data: bytes = self._decompressed.read1(most)
+            data: bytes = self._decompressed.read1(min(size, CHUNK) if size > 0 else CHUNK)
             if self.delivered == 0:
                 _refuse_foreign(data)
+            if not data and not self.ended and self._was_stopped():
+                raise Stopped
         except Damaged as fault:
             self._fault = fault
             raise
         except FAULTS as fault:
-            self._fault = _described(fault, self._is_compressed)
+            compressed = self._decompressed is not self._raw
+            self._fault = Stopped() if self._was_stopped() else _described(fault, compressed)
             raise self._fault from fault
         self.delivered += len(data)
         self.ended = not data
-        self._may_hold_more = self._is_compressed and len(data) == most
         return data
 
     def read(self, size: int | None = -1) -> bytes:
@@ -139,30 +143,24 @@ class TextStream(io.BufferedIOBase):
         if self._fault:
             raise self._fault
         given = self._gather(size, until=time.monotonic() + _PAUSE)
-        if not given and not self.ended and self._should_stop():
+        if not given and not self.ended and self._should_stop and self._should_stop():
             self._fault = Stopped()
             raise self._fault
         return given
 
-    def was_cut_off(self) -> bool:
-        """Whether a pipe that ended was, as it seems, ended by what asked this program for an end, too.
-
-        Ctrl-C in a terminal goes to all programs of a pipeline: the last line may be half of one.
-        """
-        if not self._raw.is_pipe:
+    def _was_stopped(self) -> bool:
+        """Whether a pipe that ended was, as it seems, ended by what asked this program for an end, too."""
+        if not (self._should_stop and self._raw.may_wait):
             return False
         time.sleep(_GRACE)
         return self._should_stop()
-
-    @property
-    def _is_compressed(self) -> bool:
-        return self._decompressed is not self._raw
 
     def _gather(self, size: int, until: float | None = None) -> bytes:
         chunks: list[bytes] = []
 
         def comes() -> bool:
-            return until is None or self._may_hold_more or self._raw.comes(until)
+            holds_more = getattr(self._decompressed, "holds_more", False)
+            return until is None or holds_more or self._raw.comes(until)
 
         try:
             while size > 0 and comes() and (chunk := self.read1(size)):
@@ -178,13 +176,13 @@ class TextStream(io.BufferedIOBase):
         super().close()
 
 
-def open_text(path: Path, should_stop: Callable[[], bool] = lambda: False) -> TextStream:
+def open_text(path: Path, should_stop: Callable[[], bool] | None = None) -> TextStream:
     """Open a text input for reading; `-` is standard input.
 
     It is decompressed by its content. An extension that promises a compression has to keep it.
 
     Args:
-        should_stop: asked where a pipe keeps one waiting: whether an end was asked for.
+        should_stop: asked where a pipe keeps one waiting or ends: whether an end was asked for.
 
     Raises:
         InputError: it cannot be opened, or is not compressed as its extension says.
