@@ -34,12 +34,11 @@ from baselines import (
     token_codes,
 )
 from rdkit import Chem
-from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from stkd_screen.batching import equal_length_batches
-from stkd_screen.cli.display import TrainingDisplay, metrics_table
+from stkd_screen.cli.display import Terminal, TrainingDisplay, metrics_table
 from stkd_screen.cli.options import Data, Device, SmilesColumn, SplitBy, SplitColumn, SplitSeed
 from stkd_screen.cli.training import (
     BatchSize,
@@ -393,7 +392,7 @@ def train_baseline(
 
         python benchmarks/train_baseline.py gin-vn qm9.csv pcqm.csv -o out/gin-vn
     """
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     config = configuration(
         model,
         preset,
@@ -427,7 +426,7 @@ def train_baseline(
     columns = [TargetColumn.parse(text) for text in target or ()]
     smiles = smiles_of(labelled, data, columns, smiles_column) if reads_smiles else None
     trainer = trainer_of(labelled, config, smiles)
-    console.print(f"{model}, {preset}: {trainer.parameters():,} parameters", highlight=False)
+    console.note(f"{model}, {preset}: {trainer.parameters():,} parameters")
     with TrainingDisplay(console) as display:
         run(trainer, output, display.update, restart=restart)
     metrics = json.loads((output / "config.json").read_text(encoding="utf-8"))["metrics"]

@@ -13,12 +13,12 @@ from stkd_screen.domain import warnings_of
 from stkd_screen.errors import StkdError
 from stkd_screen.expected_errors import measures
 from stkd_screen.records import Records
+from stkd_screen.records.parquet import METADATA_KEY
 from stkd_screen.smiles import Molecules, describe_error, error_class
 from stkd_screen.targets import CLASS_UNIT, Target, of_level
 from stkd_screen.weights import Weights
 
 EMBEDDING_TYPES = {"float16": (torch.float16, pa.float16()), "float32": (torch.float32, pa.float32())}
-METADATA_KEY = b"stkd_screen"
 FEW_HEAVY_ATOMS = 4  # so small a molecule is like no other: the gaps of `small` are off by 0.7 eV there
 NOT_FINITE = "the model gave a value that is not finite"
 

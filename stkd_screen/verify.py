@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 
 from stkd_screen.errors import InputError, OutputError
 from stkd_screen.files import file_sha256
-from stkd_screen.output import METADATA_KEY
 from stkd_screen.parts.manifest import Manifest, column_types
 from stkd_screen.parts.outputs import OutputFile, OutputFolder
 from stkd_screen.parts.stored import StoredRecords, read_columns
 from stkd_screen.records import RecordReader
+from stkd_screen.records.parquet import METADATA_KEY
 
 _READ = ("columns", "rows", "results", "input")  # checks that read the parts, in their order
 _NO_RESULT = ("row", "id", "smiles", "error", "warning")

@@ -236,7 +236,7 @@ def test_an_input_that_does_not_come_is_not_waited_for(toy, tmp_path, stkd_scree
     error = process.stderr.read()
     assert "Fatal" not in error and not list(tmp_path.glob("*.partial"))
     if not given:
-        assert "stopped before the end: nothing is written yet" in error and not output.exists()
+        assert "stopped before the end: no row is written" in error and not output.exists()
         return
     assert f"stopped before the end: the 2 rows before it are in {output}" in error
     assert pl.read_parquet(output)["id"].to_list() == ["a", "b"]

@@ -18,9 +18,10 @@ from stkd_screen import load
 from stkd_screen.background import in_background
 from stkd_screen.embed import TABLE_THREADS, embed
 from stkd_screen.errors import InputError, OutputError, StkdError
-from stkd_screen.output import METADATA_KEY, OutputOptions, result_table
+from stkd_screen.output import OutputOptions, result_table
 from stkd_screen.parts.outputs import output_at
 from stkd_screen.records import RecordReader
+from stkd_screen.records.parquet import METADATA_KEY
 
 MOLECULES = ["CCO", "c1ccccc1", "CC(=O)O", "C1CC", "CCN", "", "OCC(O)CO", "CC(C)(C)(C)C", "N", "[Na+].[Cl-]"]
 

@@ -11,16 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stkd_screen import output
 from stkd_screen.errors import OutputError, SearchError, StkdWarning
 from stkd_screen.parts.manifest import Manifest, Part, save_manifest
 from stkd_screen.parts.outputs import MANIFEST, MANIFEST_KEY
+from stkd_screen.records.parquet import METADATA_KEY
 from stkd_screen.search import inverted_lists, store
 from stkd_screen.search.build import BuildOptions, build_index
 from stkd_screen.search.home import HOME_VARIABLE, default_index, find_index, index_folder, list_indexes
 from stkd_screen.search.index import Index, approximate_neighbours
 from stkd_screen.search.inverted_lists import choose_kind
-from stkd_screen.search.library import METADATA_KEY, Library
+from stkd_screen.search.library import Library
 
 WIDTH = 16
 
@@ -65,10 +65,6 @@ def write_library(path, rows=300, *, failed=(), seed=0, first=0, **about):
 def build(*paths, name="drawn", **options):
     folder = index_folder(name)
     return build_index(Library(paths), folder, BuildOptions(**options))[0], Index(folder)
-
-
-def test_the_key_is_the_one_that_embed_writes():
-    assert METADATA_KEY == output.METADATA_KEY
 
 
 def test_a_small_library_is_searched_exactly(tmp_path):
@@ -437,6 +433,7 @@ def test_the_command_says_what_it_did(tmp_path, stkd_screen):
         assert text in built.stderr
     assert "zinc (default)" in stkd_screen("index", "--list").stdout
     described = stkd_screen("index", "--info", "--name", "zinc").stdout
+    assert stkd_screen("index", "--info", "zinc").stdout == described
     assert str(file) in described.replace("\n", "") and "unaltered" in described
     more = write_library(tmp_path / "more.parquet", 10, seed=2)
     assert "59" in stkd_screen("index", more, "--add").stderr
@@ -462,3 +459,9 @@ def test_vectors_are_loaded_to_be_searched(tmp_path):
     assert "_loaded" not in vars(index)
     index.nearest(np.eye(1, index.store.width, dtype=np.float32), 3)
     assert len(vars(index)["_loaded"]) == 1
+
+
+def test_a_library_that_is_not_embedded_yet(tmp_path):
+    (tmp_path / "x.smi").write_text("CCO a\n")
+    with pytest.raises(SearchError, match=r"x\.smi was not written by stkd-screen embed; first: stkd-screen"):
+        Library([tmp_path / "x.smi"])

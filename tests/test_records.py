@@ -677,7 +677,7 @@ def test_inputs_keep_their_order_and_names(write, tmp_path, monkeypatch):
     [
         ("missing.smi", "no such file"),
         ("empty", "no molecule file in this folder"),
-        ("x.sdf", "unknown extension; rename it to one of these: .smi"),
+        ("x.sdf", "unknown extension; convert it to one of these, or rename it if it is one: .smi"),
         ("x.gz", "unknown extension"),
         ("x.parquet.gz", "unknown extension"),
         ("x", "unknown extension"),
@@ -885,6 +885,36 @@ def test_a_pipe_without_an_extension_holds_smi_lines(pipe):
     reader = RecordReader([path])
     assert reader.bytes_total is None
     assert rows(path) == [("C", "one")]
+
+
+def test_a_table_on_standard_input_is_one_whose_columns_are_told(monkeypatch):
+    table = b"id;smiles\nethanol;CCO\n"
+    for options in ({"smiles_column": "smiles"}, {"id_column": "id"}):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(table)))
+        assert rows("-", **options) == [("CCO", "ethanol")]
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ('"Catalog No";"SMILES";"Price, EUR"\r\n"V1";"CCO";"12,50"\r\n', {"id_column": "Catalog No"}),
+        ('V1;CCO;"12,50"\n', {"smiles_column": 2, "id_column": 1}),
+        ('V1\tCCO\t"12,50; or more"\n', {"smiles_column": 2, "id_column": 1}),
+        ('V1,CCO,"12;50"\n', {"smiles_column": 2, "id_column": 1}),
+    ],
+)
+def test_a_comma_within_quotes_separates_no_columns(write, text, options):
+    assert rows(write("x.csv", text.encode()), **options) == [("CCO", "V1")]
+
+
+def test_outputs_in_a_folder_are_no_part_of_the_library(write, tmp_path):
+    write("x.smi", TEXT)
+    table = pa.table({"smiles": ["N"], "id": ["old"]}).replace_schema_metadata({"stkd_screen": "{}"})
+    pq.write_table(table, tmp_path / "old.parquet")
+    with pytest.warns(StkdWarning, match=r"old\.parquet: left out, for embed wrote it"):
+        assert rows(tmp_path) == ROWS
+    (tmp_path / "x.smi").unlink()
+    assert rows(tmp_path) == rows(tmp_path / "old.parquet") == [("N", "old")]
 
 
 def test_standard_input_by_its_path(monkeypatch):

@@ -370,3 +370,9 @@ def test_kinds_fit_a_terminal_of_80_columns():
     words = console.export_text().split()
     assert words[:2] == ["target", "of"] and "molecules" in words
     assert {*kind.split(), "pcqm.gap", "0.2000", "87.5%", "20,137"} <= set(words), "nothing is cut off"
+
+
+def test_what_is_empty_may_be_in_quotes(tmp_path):
+    (tmp_path / "x.csv").write_text('"name";"smiles";"y, in eV"\n"a";"CC";"1.5"\n"b";"CCC";""\n"c";"CCCC";\n')
+    data = read_labelled([tmp_path / "x.csv"], [TargetColumn.parse("a.y=y, in eV:eV")])
+    assert data.targets[:, 0].tolist() == [1.5]

@@ -142,8 +142,8 @@ def embed(
             )
     if summary.records and not summary.good:
         console.note(
-            "no record is a molecule: is the SMILES the first word of each line? Of a table, .csv or .tsv, "
-            "--smiles-column names the column",
+            "no record is a molecule: is the SMILES the first word of each line? Of a table --smiles-column "
+            "names the column",
             "yellow",
         )
     if summary.stopped:
@@ -154,7 +154,7 @@ def embed(
         elif summary.records:
             kept = f"{summary.records:,} rows are safe, the same command goes on after them"
         else:
-            kept = "nothing is written yet"
+            kept = "no row is written"
         console.note(f"stopped before the end: {kept}")
         raise Interrupted(stop.signal)
     if summary.input_fault:
@@ -209,6 +209,7 @@ def _summary_table(summary: "Summary", output: str, startup: float) -> "Table":
             f"{duration(summary.seconds)}  ({summary.rate:,.0f} molecules/s{done_before}), "
             f"after {startup:.0f} s to start",
         )
-    place = output if summary.complete else f"{output_at(output).work}, unfinished"
-    table.add_row("output", f"{place}  ({summary.output_bytes / 1e6:,.1f} MB)")
+    if summary.complete or summary.output_bytes:
+        place = output if summary.complete else f"{output_at(output).work}, unfinished"
+        table.add_row("output", f"{place}  ({summary.output_bytes / 1e6:,.1f} MB)")
     return table

@@ -45,7 +45,7 @@ def index(
     if list_:
         _print_list(Terminal())
     elif info:
-        folder = find_index(name)
+        folder = find_index(name or next(iter(outputs or []), None))
         _print_info(Terminal(), folder)
     elif not outputs:
         raise SearchError("nothing to index; give what embed wrote: stkd-screen index OUT.parquet")

@@ -34,9 +34,8 @@ def read_csv(
     row is a header if any of its fields is a usual column name (smiles, id, ...), else a record. The same
     header further down, where tables were put one behind another, is no record.
 
-    A first row that `delimiter` leaves in one piece though it has a tab or a semicolon in it is separated by
-    that: spreadsheets of many countries write semicolons into a .csv. The tab goes first, being the one that
-    text holds by accident least often.
+    A first row that `delimiter` leaves in one piece, or cuts within quotes, is separated by tabs or
+    semicolons if it has any: spreadsheets of many countries write semicolons into a .csv.
 
     Raises:
         InputError: no such column, columns that change places, a damaged file (the records before it come
@@ -140,7 +139,7 @@ def _rows(stream: TextStream, source: str, delimiter: str, open_quotes: set[int]
     lines = _Lines(text, source)
     try:
         first_line = next((line for line in lines if line.strip("\r\n")), "")
-        delimiter = _delimiter(first_line, delimiter)
+        delimiter = delimiter_of(first_line, delimiter)
         lines.finish(0)
         while True:
             for fields in csv.reader(lines, delimiter=delimiter):
@@ -168,12 +167,15 @@ def _quotes_closed(lines: list[str], delimiter: str) -> bool:
     return True
 
 
-def _delimiter(first_line: str, delimiter: str) -> str:
-    """The delimiter of the table that begins with this line; `delimiter` wherever that can be."""
-    [fields] = csv.reader([first_line], delimiter=delimiter)
-    if len(fields) == 1 and "|" not in fields[0]:  # the tail of extended SMILES has semicolons
-        return next((other for other in "\t;" if other in fields[0]), delimiter)
-    return delimiter
+def delimiter_of(first_line: str, usual: str) -> str:
+    """The delimiter of the table that begins with this line; `usual` wherever that can be."""
+    for delimiter in (usual, "\t", ";"):  # the tab before what text is more likely to hold by accident
+        [fields] = csv.reader([first_line], delimiter=delimiter)
+        if len(fields) == 1 and "|" in fields[0]:  # the tail of extended SMILES has semicolons
+            return usual
+        if len(fields) > 1 and not any(field.count('"') % 2 for field in fields):
+            return delimiter
+    return usual
 
 
 def _records(

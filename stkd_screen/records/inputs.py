@@ -1,11 +1,13 @@
 """From what the user names (files, folders, -) to a list of files, each of a known format."""
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from stkd_screen.errors import InputError
+from stkd_screen.errors import InputError, StkdWarning
 from stkd_screen.records.decompression import COMPRESSIONS
+from stkd_screen.records.parquet import is_output
 
 STDIN = Path("-")
 _STDIN_BY_PATH = Path("/dev/stdin")  # a file, where one was put in its place by <
@@ -22,14 +24,14 @@ _KNOWN = f"{' '.join(FORMATS)}, text ones also with {' '.join(COMPRESSIONS)}"
 _ONLY_BY_NAME = ".txt"  # in a folder it is as often a note as a list of molecules
 
 
-def file_format(path: Path) -> str | None:
+def file_format(path: Path, *, has_columns: bool = False) -> str | None:
     """'smi', 'csv', 'tsv' or 'parquet' by the file's extension; None where it is unknown.
 
-    A pipe without an extension, such as standard input, holds .smi lines.
+    A pipe without an extension, such as standard input, holds .smi lines, or a table where columns are told.
     """
     extension, compressed = _extension(path)
     if not extension and is_pipe(path):
-        return "smi"
+        return "csv" if has_columns else "smi"
     name = FORMATS.get(extension)
     return None if compressed and name == "parquet" else name
 
@@ -64,7 +66,9 @@ def expand(inputs: Sequence[str | Path], exclude: Path | None = None) -> list[Pa
         elif not os.path.exists(path):
             raise _missing(path)
         elif file_format(path) is None:
-            raise InputError(f"{path}: unknown extension; rename it to one of these: {_KNOWN}")
+            raise InputError(
+                f"{path}: unknown extension; convert it to one of these, or rename it if it is one: {_KNOWN}"
+            )
         elif os.path.realpath(path) == output:
             raise InputError(f"{path} is both input and output; give another -o")
         elif _is_in(path, output):
@@ -88,6 +92,13 @@ def _folder(folder: Path, output: str | None) -> list[Path]:
         return listed and not _is_in(path, output) and not is_pipe(path)
 
     found = sorted(filter(wanted, _files(folder)))
+    outputs = [path for path in found if path.suffix.lower() == ".parquet" and is_output(path)]
+    if outputs and len(outputs) < len(found):
+        named = ", ".join(map(str, outputs[:3])) + (", ..." if len(outputs) > 3 else "")
+        warnings.warn(
+            f"{named}: left out, for embed wrote it; name it to read it again", StkdWarning, stacklevel=2
+        )
+        found = [path for path in found if path not in outputs]
     if not found:
         raise InputError(
             f"{folder}: no molecule file in this folder; name hidden and {_ONLY_BY_NAME} files themselves; "

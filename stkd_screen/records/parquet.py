@@ -12,10 +12,19 @@ from stkd_screen.records.batch import Records, table_records
 from stkd_screen.records.columns import ColumnChoice
 from stkd_screen.records.streams import AGAIN, Damaged
 
+METADATA_KEY = b"stkd_screen"  # of the metadata of what `embed` writes
 READ_AHEAD = 1 << 20  # bytes of a column held at a time, instead of a whole row group's
 _FEW_ROWS = 64  # read at a time where the rows before a fault are sought
 _FAULTS = (OSError, pa.ArrowException)
 _TOO_FEW = Damaged("fewer rows than it says there are")
+
+
+def is_output(path: Path) -> bool:
+    """Whether `embed` wrote this file."""
+    try:
+        return METADATA_KEY in (pq.read_schema(path).metadata or {})
+    except _FAULTS:
+        return False
 
 
 class ParquetTable:

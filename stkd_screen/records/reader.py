@@ -22,7 +22,7 @@ class RecordReader:
     """Reads molecule files record by record, in batches, without ever holding a whole file.
 
     Args:
-        inputs: files, folders, `-` for standard input (.smi lines).
+        inputs: files, folders, `-` for standard input: .smi lines, or a table where columns are told.
         smiles_column, id_column: name or 1-based number (3 or "3") of a column in .csv, .tsv and .parquet
             files; found by their usual names where None. In .smi files the SMILES always comes first.
         batch_size: records a batch; the last one of a file, and those of very long lines, hold fewer.
@@ -59,8 +59,8 @@ class RecordReader:
         self.smiles_column, self.id_column = _as_number(smiles_column), _as_number(id_column)
         self._choice = ColumnChoice(self.smiles_column, self.id_column)
         self.columns = self._choice.chosen
-        asked_for = smiles_column is not None or id_column is not None
-        if asked_for and all(file_format(path) == "smi" for path in self.files):
+        self._has_columns = smiles_column is not None or id_column is not None
+        if self._has_columns and all(self._format(path) == "smi" for path in self.files):
             raise InputError(
                 "--smiles-column and --id-column are for .csv, .tsv and .parquet files, and no input is one; "
                 "a .smi line is SMILES, then id: rename a file of tab-separated columns to .tsv"
@@ -115,8 +115,11 @@ class RecordReader:
         if self.fault:
             raise InputError(self.fault)
 
+    def _format(self, path: Path) -> str | None:
+        return file_format(path, has_columns=self._has_columns)
+
     def _read(self, path: Path, should_stop: Callable[[], bool] | None) -> Iterator[Records]:
-        source, kind = _name(path), file_format(path)
+        source, kind = _name(path), self._format(path)
         if kind == "parquet":
             table = self._current = ParquetTable(path, self._choice)
             with _unchanged(path):

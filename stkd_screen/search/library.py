@@ -14,10 +14,9 @@ import pyarrow.parquet as pq
 from stkd_screen.errors import SearchError, StkdWarning, first_line
 from stkd_screen.parts.manifest import Manifest, load_manifest
 from stkd_screen.parts.outputs import MANIFEST, OutputFile, OutputFolder, manifest_in
-from stkd_screen.records.parquet import READ_AHEAD
+from stkd_screen.records.inputs import file_format
+from stkd_screen.records.parquet import METADATA_KEY, READ_AHEAD
 
-# As `output.METADATA_KEY`; importing it from there would load torch, which no build of an index needs.
-METADATA_KEY = b"stkd_screen"
 BATCH_ROWS = 16_384
 
 
@@ -184,9 +183,8 @@ def _parts(folder: Path) -> set[str | None]:
     manifest = load_manifest(folder / MANIFEST)
     assert manifest is not None  # it was found there
     if not manifest.complete:
-        raise SearchError(
-            f"{_unfinished(folder, manifest)}; or name single files to index them without the rest"
-        )
+        or_else = "; or name single files to index them without the rest" if output.parquet_names() else ""
+        raise SearchError(_unfinished(folder, manifest) + or_else)
     if missing := output.missing(manifest):
         raise SearchError(f"{missing}; copy the folder again, or embed it anew with --overwrite")
     _warn_of_fault(folder, manifest)
@@ -206,19 +204,23 @@ def _warn_of_fault(path: Path, manifest: Manifest) -> None:
         )
 
 
+def _not_embedded(path: Path) -> str:
+    return f"{path} was not written by stkd-screen embed; first: stkd-screen embed {path} -o OUT.parquet"
+
+
 def _describe(path: Path) -> tuple[Origin, int]:
     try:
         metadata = pq.read_metadata(path)
         schema = metadata.schema.to_arrow_schema()
     except (OSError, pa.ArrowException) as fault:
+        if file_format(path) not in (None, "parquet"):
+            raise SearchError(_not_embedded(path)) from fault
         raise SearchError(
             f"{path}: no whole Parquet file ({first_line(fault)}); embed the library anew"
         ) from fault
     about = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
     if "model_sha256" not in about:
-        raise SearchError(
-            f"{path} was not written by stkd-screen embed; first: stkd-screen embed {path} -o OUT.parquet"
-        )
+        raise SearchError(_not_embedded(path))
     if "embedding" not in schema.names:
         raise SearchError(
             f"{path} was written with --no-embedding; embed the library anew without that option"

@@ -14,6 +14,7 @@ from stkd_screen.errors import TrainingError
 from stkd_screen.files import file_sha256
 from stkd_screen.records import open_text
 from stkd_screen.records.columns import pick_columns
+from stkd_screen.records.delimited import delimiter_of
 from stkd_screen.smiles import Molecules, describe_error, pretransform
 from stkd_screen.teach.datasets import Layout, find_table, known_layout
 from stkd_screen.teach.features import prepare_graphs
@@ -172,20 +173,15 @@ def _read_frame(path: Path) -> pl.DataFrame:
             return pl.read_parquet(path)
         with open_text(path) as stream:
             text = io.BytesIO(stream.read())
-        return pl.read_csv(text, separator=_separator(text, path), infer_schema_length=None)
+        header = text.readline().decode("utf-8", "replace")
+        text.seek(0)
+        separator = delimiter_of(header, "\t" if ".tsv" in path.suffixes else ",")
+        return pl.read_csv(text, separator=separator, infer_schema_length=None)
     except pl.exceptions.NoDataError as error:
         raise TrainingError(f"{path} is empty; a table needs a header line and rows") from error
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).partition("\n")[0]  # what follows are hints about options of the library
         raise TrainingError(f"{path} cannot be read as a table: {reason}") from error
-
-
-def _separator(text: io.BytesIO, path: Path) -> str:
-    """Comma, or tab in a .tsv; what a spreadsheet writes instead where the header has none of those."""
-    usual = "\t" if ".tsv" in path.suffixes else ","
-    header = text.readline().decode("utf-8", "replace")
-    text.seek(0)
-    return usual if usual in header else next((other for other in "\t;" if other in header), usual)
 
 
 def _smiles(table: Table, column: str | None) -> pl.Series:
@@ -217,6 +213,8 @@ def _numbers(table: Table, column: TargetColumn) -> np.ndarray:
     given = table.frame[column.column]
     if given.dtype.is_nested() or given.dtype.is_temporal() or given.dtype == pl.Binary:
         raise TrainingError(f"{where} holds {given.dtype}, no numbers; name another one in --target")
+    if given.dtype == pl.String:
+        given = given.replace("", None)  # as spreadsheets write what is empty, in quotes
     numbers = given.cast(pl.Float64, strict=False)
     if len(bad := (given.is_not_null() & numbers.is_null()).arg_true()):
         raise TrainingError(
