@@ -198,7 +198,12 @@ CASES = [
         code=0,
     ),
     Case(
-        "bytes that are not UTF-8", {"x.smi": b"CC\xff a\nCCC \xe9\n"}, 2, bad={"not valid UTF-8": 1}, code=0
+        "bytes that are not UTF-8",
+        {"x.smi": b"CC\xff a\nCCC \xe9\nC \xe9\n"},
+        3,
+        "warning: x.smi: ids that are not UTF-8 lose letters (written as U+FFFD); save it as UTF-8",
+        bad={"not valid UTF-8": 1},
+        code=0,
     ),
     Case(
         "byte order mark, also before a later line",

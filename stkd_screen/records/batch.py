@@ -1,6 +1,6 @@
 """One batch of input records, and the way from raw bytes to text that can be stored."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ class Records:
     source: str  # file name as the user gave it, "<stdin>" for -
     lines: np.ndarray  # (R,) int64, 1-based line (text: the record's first line) or row (parquet)
     unit: str = "line"  # what `lines` counts: "line" or "row"
+    letters_lost: bool = False  # in an id that was not UTF-8
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "smiles", _without_bitmap(_from_zero(self.smiles)))
@@ -36,7 +37,9 @@ class Records:
             return self
         errors = {i: reason for i, reason in self.errors.items() if i < count}
         first = slice(0, count)
-        return Records(self.smiles[first], self.id[first], errors, self.source, self.lines[first], self.unit)
+        return replace(
+            self, smiles=self.smiles[first], id=self.id[first], errors=errors, lines=self.lines[first]
+        )
 
     def place(self, i: int) -> str:
         """Where record `i` stands, for messages: 'zinc.smi line 81'."""
@@ -60,17 +63,20 @@ def smiles_text(raw: pa.Array) -> tuple[pa.Array, dict[int, str]]:
     return pa.array([value.decode("utf-8", "replace") for value in values], pa.large_string()), reasons
 
 
-def id_text(raw: pa.Array) -> pa.Array:
+def id_text(raw: pa.Array) -> tuple[pa.Array, bool]:
     """Ids as text; a foreign encoding in a name costs its odd letters (U+FFFD), never the molecule.
 
     Args:
         raw: (R,) large_binary, null where missing.
+
+    Returns:
+        (R,) large_string, and whether letters were lost.
     """
     try:
-        return raw.cast(pa.large_string())
+        return raw.cast(pa.large_string()), False
     except pa.ArrowInvalid:
         texts = [value if value is None else value.decode("utf-8", "replace") for value in raw.to_pylist()]
-        return pa.array(texts, pa.large_string())
+        return pa.array(texts, pa.large_string()), True
 
 
 def table_records(
@@ -88,9 +94,10 @@ def table_records(
         smiles = pc.replace_substring_regex(smiles, r"(?s)^(\S+)\s+\|.*", r"\1")
     empty = np.asarray(pc.binary_length(smiles)) == 0
     errors |= {int(i): f"no SMILES in column {name!r}" for i in np.flatnonzero(empty)}
-    ids = pc.utf8_trim_whitespace(id_text(ids))
+    ids, letters_lost = id_text(ids)
+    ids = pc.utf8_trim_whitespace(ids)
     ids = pc.if_else(pc.equal(pc.binary_length(ids), 0), pa.scalar(None, pa.large_string()), ids)
-    return Records(smiles, ids, errors, source, lines, unit)
+    return Records(smiles, ids, errors, source, lines, unit, letters_lost)
 
 
 def _from_zero(array: pa.Array) -> pa.Array:

@@ -33,7 +33,8 @@ class RecordReader:
             rows that could be read: a damaged file keeps no other from being read.
 
     Warns:
-        StkdWarning: at once for a damaged file that others follow; for one of several that has no record.
+        StkdWarning: at once for a damaged file that others follow; for one of several that has no record, and
+            for one whose ids are not UTF-8.
     """
 
     files: list[Path]  # expanded inputs, in order
@@ -97,10 +98,14 @@ class RecordReader:
         self._bytes_before, self._current = 0, None
         self.faults = []
         for path in self.files:
-            records = 0
+            records, told = 0, False
             try:
                 for batch in self._read(path, should_stop):
                     records += len(batch)
+                    if batch.letters_lost and not told:
+                        told = True
+                        lost = "ids that are not UTF-8 lose letters (written as U+FFFD); save it as UTF-8"
+                        warnings.warn(f"{_name(path)}: {lost}", StkdWarning, stacklevel=2)
                     yield batch
             except InputError as fault:
                 if isinstance(fault.__cause__, Stopped):

@@ -168,8 +168,9 @@ def _records(text: bytes, spans: Spans, source: str, lines_before: int) -> Recor
     index = np.arange(0, offsets.size, 4)
     smiles, errors = smiles_text(pieces.take(pa.array(index)))
     missing = spans.id_start == spans.id_end
-    ids = id_text(pieces.take(pa.array(index + 2, mask=missing if missing.any() else None)))
-    return Records(smiles, ids, errors, source, lines_before + spans.line + 1)
+    ids, letters_lost = id_text(pieces.take(pa.array(index + 2, mask=missing if missing.any() else None)))
+    lines = lines_before + spans.line + 1
+    return Records(smiles, ids, errors, source, lines, letters_lost=letters_lost)
 
 
 def _unix_newlines(block: bytes) -> bytes:

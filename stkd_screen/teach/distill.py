@@ -121,8 +121,7 @@ class Distiller(StudentTrainer):
     ) -> None:
         self.teacher = teacher
         self.teacher.model.to(config.device).requires_grad_(False)
-        # Column of the teacher for each target that it knows; and of each of the others.
-        self.taught = taught_targets(teacher, data.columns)
+        self.taught = taught_targets(teacher, data.columns)  # its column for each target that it knows
         self.further = [(model, taught_targets(model, data.columns)) for model in further]
         labelled = np.isfinite(data.targets).any(axis=1)
         self.judged_by_the_teacher = not labelled.any()

@@ -340,8 +340,8 @@ class Trainer(ABC):
     # Checkpoints
 
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree with: data, targets and options, but for length and storage."""
-        free = ("epochs", "max_minutes", "half")
+        """What a checkpoint must agree with: data, targets, options but for length, storage and memory."""
+        free = ("epochs", "max_minutes", "half", "teacher_memory")
         options = {name: value for name, value in asdict(self.config).items() if name not in free}
         return {
             "kind": type(self).__name__,
@@ -367,7 +367,7 @@ class Trainer(ABC):
         planned = {"total_steps": self.total_steps, "length_is_fixed": self.length_is_fixed}
         counters = state["counters"]
         if state["length"] != (self.config.epochs, self.config.max_minutes):
-            counters |= planned  # the run was made longer or shorter
+            counters = counters | planned  # the run was made longer or shorter
         for name, value in counters.items():
             setattr(self, name, value)
         self.model.load_state_dict(state["model"])
