@@ -182,9 +182,13 @@ class _Run:
 
     def _embed(self, manifest: Manifest) -> None:
         ending = Ending()
-        records_read = self.reader.batches(lambda: ending.over or self.should_stop())
-        read = ((records, self.reader.bytes_read, self.reader.fault) for records in records_read)
-        with closing(in_background(read, should_stop=lambda: ending.over or self.should_stop())) as batches:
+
+        def no_more() -> bool:
+            return ending.over or self.should_stop()
+
+        reader = self.reader
+        read = ((records, reader.bytes_read, reader.fault) for records in reader.batches(no_more))
+        with closing(in_background(read, should_stop=no_more)) as batches:
             with closing(StoredRecords(self.output, manifest)) as stored:
                 ending.input_fault = pass_over(
                     batches, manifest.rows, stored, self.limit, self.should_stop, self._passed

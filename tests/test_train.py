@@ -376,3 +376,9 @@ def test_what_is_empty_may_be_in_quotes(tmp_path):
     (tmp_path / "x.csv").write_text('"name";"smiles";"y, in eV"\n"a";"CC";"1.5"\n"b";"CCC";""\n"c";"CCCC";\n')
     data = read_labelled([tmp_path / "x.csv"], [TargetColumn.parse("a.y=y, in eV:eV")])
     assert data.targets[:, 0].tolist() == [1.5]
+
+
+def test_a_row_with_too_many_fields_is_named(tmp_path):
+    (tmp_path / "x.csv").write_text("smiles,y,note\nCC,1,\nCCC,2,low,cheap\n")
+    with pytest.raises(TrainingError, match=r"x\.csv line 3: more fields than the header has"):
+        read_labelled([tmp_path / "x.csv"], [TargetColumn.parse("a.y=y:eV")])

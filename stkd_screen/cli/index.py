@@ -109,7 +109,7 @@ def _print_list(console: "Terminal") -> None:
             manifest.kind,
             f"{manifest.recall:.3f}",
             manifest.origin.model,
-            manifest.built,
+            manifest.built[:16].replace("T", " "),
         )
     console.print(table)
 

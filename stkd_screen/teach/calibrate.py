@@ -82,8 +82,8 @@ def calibrate(weights: Weights, data: LabelledMolecules, seed: int = 0) -> dict[
         counts = ", ".join(f"{t.full_name} {n:,}" for t, n in zip(weights.targets, labels, strict=True))
         raise TrainingError(
             f"expected errors need a target that is a number, with {FEWEST} labels in the valid split and "
-            f"some in the train split; labels in the valid split: {counts}; --split-by random takes a tenth "
-            "of a table for it"
+            f"some in the train split; labels in the valid split: {counts}; --split-by random, for train and "
+            f"here, takes a tenth of a table for it: that is enough from {10 * FEWEST:,} labels on"
         )
     return calibrated
 

@@ -1,5 +1,6 @@
 """Labelled molecules from CSV, TSV or Parquet tables: SMILES, targets in output units, splits."""
 
+import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
@@ -180,8 +181,21 @@ def _read_frame(path: Path) -> pl.DataFrame:
     except pl.exceptions.NoDataError as error:
         raise TrainingError(f"{path} is empty; a table needs a header line and rows") from error
     except (pl.exceptions.PolarsError, OSError) as error:
+        if "found more fields" in str(error):
+            raise TrainingError(
+                f"{path}{_first_long_row(text, separator)}: more fields than the header has; put fields that "
+                "have a separator in them in quotes"
+            ) from error
         reason = str(error).partition("\n")[0]  # what follows are hints about options of the library
         raise TrainingError(f"{path} cannot be read as a table: {reason}") from error
+
+
+def _first_long_row(text: io.BytesIO, separator: str) -> str:
+    text.seek(0)
+    lines = io.TextIOWrapper(text, "utf-8", errors="replace", newline="")
+    reader = csv.reader(lines, delimiter=separator)
+    width = len(next(reader))
+    return next((f" line {reader.line_num}" for fields in reader if len(fields) > width), "")
 
 
 def _smiles(table: Table, column: str | None) -> pl.Series:
