@@ -193,7 +193,8 @@ class _Run:
                 ending.input_fault = pass_over(
                     batches, manifest.rows, stored, self.limit, self.should_stop, self._passed
                 )
-            ending.stopped = self.should_stop()
+            # What a pipe has given by then is encoded: it will not give it again.
+            ending.stopped = self.should_stop() and manifest.can_be_read_again
             encoded = encode(
                 batches,
                 manifest.rows,

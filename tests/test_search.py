@@ -295,6 +295,7 @@ def test_low_recall_is_told_with_what_mends_it(stkd_screen, toy_index):
     [
         (["CCO", "-k", 100_000], "holds 142 molecules; give a number from 1 to 142"),
         (["CCO", "--where", "gap <"], "--where 'gap <'"),
+        (["CCO", "--where", "id = 13"], "(a text stands in single quotes)"),
         (["CCO", "--rerank", "dice"], "--rerank dice: choose tanimoto"),
         (["CCO", "--index", "nope"], "no index 'nope'"),
         (["C1CC"], "none of 1 query molecules can be read; the first is 'C1CC': unclosed ring bond"),

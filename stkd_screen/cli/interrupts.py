@@ -21,7 +21,8 @@ def interrupts_raise() -> Iterator[None]:
     """Stop where the program is, by `Interrupted` with the number of the signal."""
 
     def stop(number: int, _: FrameType | None) -> None:
-        typer.secho("stopping", fg="red", err=True)
+        spinner_away = "\r\x1b[2K" if os.isatty(2) else ""
+        typer.secho(f"{spinner_away}stopping", fg="red", err=True)
         raise Interrupted(number)
 
     with _handling(stop):

@@ -82,7 +82,10 @@ def _holds(records: pl.LazyFrame, condition: str) -> pl.Series:
     try:
         holds = records.select(pl.sql_expr(condition).alias("holds")).collect()["holds"]
     except PolarsError as error:
-        raise _wrong(condition, first_line(error), columns) from error
+        reason = first_line(error)
+        if "cannot compare string" in reason:
+            reason += " (a text stands in single quotes)"
+        raise _wrong(condition, reason, columns) from error
     if holds.dtype != pl.Boolean or len(holds) != records.select(pl.len()).collect().item():
         raise _wrong(condition, "it is not true or false for each molecule", columns)
     return holds
