@@ -92,7 +92,7 @@ def _folder(folder: Path, output: str | None) -> list[Path]:
         return listed and not _is_in(path, output) and not is_pipe(path)
 
     found = sorted(filter(wanted, _files(folder)))
-    outputs = [path for path in found if path.suffix.lower() == ".parquet" and is_output(path)]
+    outputs = [path for path in found if file_format(path) == "parquet" and is_output(path)]
     if outputs and len(outputs) < len(found):
         named = ", ".join(map(str, outputs[:3])) + (", ..." if len(outputs) > 3 else "")
         warnings.warn(
